@@ -1,0 +1,1 @@
+../../bitplan/__init__.py

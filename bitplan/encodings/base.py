@@ -1,0 +1,118 @@
+"""What an encoding is: a small value object that stores a layer's weights in few bits.
+
+Every encoding but float32 gives each weight a *level*, a small integer, and each output channel a *scale*:
+w ~ scale[o] * level. APB replaces the level of a few weights by a 16-bit *ratio*: w ~ scale[o] * ratio.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.network import WeightShape
+from bitplan.variant import F32, Variant
+
+FloatArray = NDArray[np.float32]
+
+NO_POSITIONS = np.zeros(0, np.int64)
+NO_VALUES = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class EncodedLayer:
+    """A layer's weights and bias as the artifact stores them, already rounded to what the file can hold.
+
+    levels: int8 [out, in / groups, height, width] (float32: empty); scale, bias: float32 [out];
+    kept: positions (into the C-order weight, ascending) and ratios of the weights kept in full precision;
+    values: float32 weight of a float32 layer (else empty).
+    """
+
+    variant: Variant
+    shape: WeightShape
+    bias: FloatArray
+    scale: FloatArray = field(default_factory=lambda: NO_VALUES)
+    levels: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    kept_positions: NDArray[np.int64] = field(default_factory=lambda: NO_POSITIONS)
+    kept_ratios: FloatArray = field(default_factory=lambda: NO_VALUES)
+    values: FloatArray = field(default_factory=lambda: NO_VALUES)
+
+    @cached_property
+    def weight(self) -> FloatArray:
+        """The weight that the runtime computes with, float32 [out, in / groups, height, width]."""
+        if self.variant.activation == F32:
+            return self.values
+        ratios = self.levels.astype(np.float32)
+        ratios.reshape(-1)[self.kept_positions] = self.kept_ratios
+        return ratios * self.scale.reshape(-1, 1, 1, 1)
+
+    def corrected(self, gain: FloatArray, bias: FloatArray) -> EncodedLayer:
+        """The same codes with scale multiplied by `gain` [out] (positive) and the given bias [out]; float32
+        layers keep their scale of one and take the bias only if `gain` is one."""
+        if self.variant.activation == F32:
+            if not np.all(gain == 1):
+                raise ValueError("a float32 layer has no scale to correct")
+            return replace(self, bias=np.asarray(bias, np.float32))
+        return replace(self, scale=round_to_half(self.scale * gain), bias=round_to_half(bias))
+
+
+def round_to_half(x: NDArray[np.floating]) -> FloatArray:
+    """Rounds to what the file holds: one float32 unit (the largest magnitude) times float16 ratios."""
+    unit, ratios = halves(x)
+    return (np.float32(unit) * ratios.astype(np.float32)).astype(np.float32)
+
+
+def halves(x: NDArray[np.floating]) -> tuple[np.float32, NDArray[np.float16]]:
+    """The unit and the float16 ratios of `round_to_half`."""
+    x = np.asarray(x, np.float32)
+    unit = np.float32(np.max(np.abs(x), initial=0.0)) or np.float32(1.0)
+    return unit, (x / unit).astype(np.float16)
+
+
+class Encoding(ABC):
+    """One way to store weights. Instances are stateless; `variants` is the menu offered by default."""
+
+    name: ClassVar[str]
+    number: ClassVar[int]
+    """The encoding's number in an artifact; never reused."""
+    variants: tuple[Variant, ...]
+    tolerance: ClassVar[float] = 1e-5
+    """Runtime against reference: max|a - b| <= tolerance * max|b|."""
+
+    def supports(self, shape: WeightShape) -> bool:
+        """Whether a layer of this shape can be stored and executed."""
+        return True
+
+    @abstractmethod
+    def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:
+        """Rounds a float32 weight [out, in / groups, height, width] and bias [out] to the nearest storable layer,
+        in the sense of the squared error of the weight."""
+
+    @abstractmethod
+    def pack(self, layer: EncodedLayer) -> bytes:
+        """The layer's bytes in the artifact, exactly `size_bytes` of them (layout: kernels/FORMAT.md)."""
+
+    @abstractmethod
+    def unpack(self, data: bytes, shape: WeightShape, variant: Variant) -> EncodedLayer:
+        """The inverse of `pack`. Raises FileFormatError where `data` cannot be a packed layer."""
+
+    @abstractmethod
+    def size_bytes(self, shape: WeightShape, variant: Variant) -> int:
+        """Bytes in the artifact, with scales, bias and padding."""
+
+    @abstractmethod
+    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
+        """Bytes the runtime keeps in memory for this layer."""
+
+    def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
+        """Weights kept at 16 or 32 bits; scales and biases do not count."""
+        return 0
+
+
+def padded(size: int) -> int:
+    """Every packed layer fills a multiple of eight bytes, so that sizes add up whatever the order."""
+    return -size % 8 + size

@@ -1,0 +1,151 @@
+"""The encodings that store one small code per weight and one scale per output channel."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, halves, padded, round_to_half
+from bitplan.encodings.bits import pack_bits, packed_size, unpack_bits
+from bitplan.encodings.order import stream_order
+from bitplan.errors import FileFormatError
+from bitplan.network import WeightShape
+from bitplan.variant import Variant
+
+HEADER = 8
+"""Bytes of the two float32 units in front of the float16 scales and biases."""
+
+
+class LevelEncoding(Encoding):
+    """Shared by all encodings but float32: [unit of scale f32][unit of bias f32][scale f16 x out][bias f16 x out]
+    [codes][extra], filled up with zeros to a multiple of eight bytes."""
+
+    # -- what a concrete encoding says of itself ------------------------------------------------------------------
+
+    @abstractmethod
+    def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:
+        """Levels [out, K] and scale [out] for weight rows [out, K]."""
+
+    @abstractmethod
+    def code_bytes(self, count: int) -> int:
+        """Bytes of `count` codes in the file."""
+
+    @abstractmethod
+    def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
+        """Packs a stream of levels (1-d, already in stream order)."""
+
+    @abstractmethod
+    def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
+        """The inverse of `pack_codes`."""
+
+    def resident_code_bytes(self, count: int) -> int:
+        """Bytes of `count` codes in memory: as stored unless said otherwise."""
+        return self.code_bytes(count)
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:
+        shape = WeightShape(weight.shape[0], weight.shape[1] * groups, (weight.shape[2], weight.shape[3]), groups)
+        levels, scale = self.levels_of(np.asarray(weight, np.float32).reshape(len(weight), -1), variant)
+        return EncodedLayer(
+            variant, shape, round_to_half(bias), round_to_half(scale), levels.reshape(weight.shape).astype(np.int8)
+        )
+
+    def size_bytes(self, shape: WeightShape, variant: Variant) -> int:
+        return padded(HEADER + 4 * shape.out_channels + self.code_bytes(shape.count) + self.extra_bytes(shape, variant))
+
+    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
+        multipliers_and_biases = 8 * shape.out_channels
+        codes = shape.count if shape.depthwise else self.resident_code_bytes(shape.count)
+        return multipliers_and_biases + codes
+
+    def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
+        """Bytes behind the codes (the kept weights of APB)."""
+        return 0
+
+    def pack_extra(self, layer: EncodedLayer) -> bytes:
+        return b""
+
+    def pack(self, layer: EncodedLayer) -> bytes:
+        scale_unit, scale = halves(layer.scale)
+        bias_unit, bias = halves(layer.bias)
+        data = np.array([scale_unit, bias_unit], "<f4").tobytes()
+        data += scale.astype("<f2").tobytes() + bias.astype("<f2").tobytes()
+        data += self.pack_codes(layer.levels.reshape(-1)[stream_order(layer.shape)])
+        data += self.pack_extra(layer)
+        return data.ljust(padded(len(data)), b"\0")
+
+    def unpack(self, data: bytes, shape: WeightShape, variant: Variant) -> EncodedLayer:
+        expected = self.size_bytes(shape, variant)
+        if len(data) != expected:
+            raise FileFormatError(f"a packed {variant} layer of {shape} has {expected} bytes, not {len(data)}")
+        out = shape.out_channels
+        units = np.frombuffer(data, "<f4", 2)
+        ratios = np.frombuffer(data, "<f2", 2 * out, HEADER).astype(np.float32)
+        start = HEADER + 4 * out
+        end = start + self.code_bytes(shape.count)
+        levels = np.empty(shape.count, np.int8)
+        levels[stream_order(shape)] = self.unpack_codes(data[start:end], shape.count)
+        height, width = shape.kernel
+        layer = EncodedLayer(
+            variant,
+            shape,
+            bias=units[1] * ratios[out:],
+            scale=units[0] * ratios[:out],
+            levels=levels.reshape(out, shape.in_channels // shape.groups, height, width),
+        )
+        return self.unpack_extra(data[end:], layer)
+
+    def unpack_extra(self, data: bytes, layer: EncodedLayer) -> EncodedLayer:
+        return layer
+
+
+class UniformEncoding(LevelEncoding):
+    """Evenly spaced symmetric levels without zero, {-(2^b - 1), ..., -1, 1, ..., 2^b - 1}: at few bits a grid of
+    2^b half-steps has a smaller error than one of 2^b - 1 steps with zero (Gaussian weights, b = 2: 0.119 against
+    0.190 of the variance; b = 3: 0.037 against 0.047)."""
+
+    def __init__(self, bits: int, number: int) -> None:
+        self.name, self.number, self.bits = f"int{bits}", number, bits  # type: ignore[misc]
+        self.variants = (Variant(self.name),)
+
+    def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:
+        top = 2**self.bits - 1
+
+        def round_to_levels(ratio: FloatArray) -> FloatArray:
+            return np.clip(2 * np.floor(ratio / 2) + 1, -top, top)
+
+        return best_scale(rows, top, round_to_levels)
+
+    def code_bytes(self, count: int) -> int:
+        return packed_size(count, self.bits)
+
+    def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
+        return pack_bits((levels.astype(np.int64) + 2**self.bits - 1) >> 1, self.bits)
+
+    def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
+        return (2 * unpack_bits(data, count, self.bits) - (2**self.bits - 1)).astype(np.int8)
+
+
+def best_scale(rows: FloatArray, top: int, round_to_levels: object) -> tuple[NDArray[np.int8], FloatArray]:
+    """Levels and scale per row that minimise the squared error, by search over shrunken ranges; given its levels,
+    each candidate's scale is the least-squares one. A row of zeros gets scale zero."""
+    assert callable(round_to_levels)
+    largest = np.abs(rows).max(1)
+    safe = np.where(largest > 0, largest, 1).astype(np.float32)
+    best_error = np.full(len(rows), np.inf)
+    best_levels = np.zeros(rows.shape, np.int8)
+    scale = np.zeros(len(rows), np.float32)
+    for shrink in np.linspace(1.0, 0.3, 36, dtype=np.float32):
+        levels = round_to_levels(rows / (safe * shrink / top)[:, None])
+        energy = (levels * levels).sum(1)
+        fitted = (rows * levels).sum(1) / np.maximum(energy, 1e-30)
+        error = ((rows - fitted[:, None] * levels) ** 2).sum(1)
+        better = error < best_error
+        best_error[better] = error[better]
+        best_levels[better] = levels[better]
+        scale[better] = fitted[better]
+    scale[largest == 0] = 0
+    return best_levels, scale

@@ -1,0 +1,1 @@
+"""What is run: the artifact and the C++ runtime that executes it."""

@@ -1,0 +1,1 @@
+"""What is chosen: one integer program over the measured profiles."""

@@ -1,0 +1,1 @@
+"""What is promised: the policy, its file, and the ways to carry it out."""
