@@ -3,7 +3,7 @@
 The rule, the same for the planner, the simulation and the artifact:
 
 - a layer reads its input, and its residual if it has one, in its variant's activation format;
-- a network output is kept in f32;
+- a network output, and a value that nothing reads, is kept in f32;
 - an operation without weights reads all its inputs in u8 if its own value is kept in u8 only, else in f32
   (softmax always reads f32);
 - a value is kept in every format that one of its readers reads. A value needed in both is written as f32 by its
@@ -48,8 +48,8 @@ def derive_formats(network: Network, variants: Mapping[str, Variant]) -> Formats
         needed[name].add(F32)
     read: dict[str, str] = {}
     for node in reversed(network.nodes):
+        needed[node.name] = needed[node.name] or {F32}
         if not node.inputs:
-            needed[node.name] = needed[node.name] or {F32}
             continue
         if node.name in variants:
             form = variants[node.name].activation

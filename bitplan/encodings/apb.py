@@ -6,6 +6,7 @@ size depends on the layer's size and the fraction alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ FRACTIONS = (0.005, 0.01, 0.02, 0.04)
 class Apb(Binary):
     name: ClassVar[str] = "apb"
     number: ClassVar[int] = 7
+    parameters: ClassVar[Mapping[str, tuple[float, float]]] = {"kept": (0.0, 0.5)}
     variants = tuple(Variant("apb", U8, (("kept", fraction),)) for fraction in FRACTIONS)
 
     def kept(self, shape: WeightShape, variant: Variant) -> int:

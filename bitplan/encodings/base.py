@@ -7,6 +7,7 @@ w ~ scale[o] * level. APB replaces the level of a few weights by a 16-bit *ratio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -80,6 +81,8 @@ class Encoding(ABC):
     number: ClassVar[int]
     """The encoding's number in an artifact; never reused."""
     variants: tuple[Variant, ...]
+    parameters: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """The parameters that a variant must give, each with its legal values low < value <= high."""
     tolerance: ClassVar[float] = 1e-5
     """Runtime against reference: max|a - b| <= tolerance * max|b|."""
 

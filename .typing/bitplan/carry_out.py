@@ -1,0 +1,1 @@
+../../bitplan/carry_out.py

@@ -1,1 +1,0 @@
-../../bitplan/data.py

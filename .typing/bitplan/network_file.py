@@ -1,0 +1,1 @@
+../../bitplan/network_file.py

@@ -1,0 +1,1 @@
+../../bitplan/user_code.py

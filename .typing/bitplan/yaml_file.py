@@ -1,0 +1,1 @@
+../../bitplan/yaml_file.py

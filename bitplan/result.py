@@ -1,0 +1,167 @@
+"""What the main job hands back: one object for machines (`--json`), one table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bitplan.evaluate import Evaluation
+from bitplan.network import Network
+from bitplan.policies.policy import Policy
+from bitplan.targets import Targets, format_bytes
+
+MET, MISSED, PLANNED = "met", "missed", "planned"
+EXIT_CODES = {MET: 0, PLANNED: 0, MISSED: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """Milliseconds of one inference in a fresh process: median, 10 % and 90 % quantile; `drift` is how much slower
+    the anchor kernel ran now than when the device profile was recorded."""
+
+    median: float
+    low: float
+    high: float
+    drift: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One network carried out: its size, speed and worth as measured. `name` heads its column."""
+
+    name: str
+    file_bytes: int
+    predicted_latency_ms: float | None
+    latency: MeasuredLatency | None
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The main job's result. `misses` says in words which targets the measured artifact misses."""
+
+    status: str
+    targets: Targets
+    policy: Policy
+    network: Network
+    outcome: Outcome | None = None
+    resident_bytes: int | None = None
+    misses: Sequence[str] = ()
+    comparison: Sequence[Outcome] = ()
+    artifact_path: Path | None = None
+    policy_path: Path | None = None
+    hints: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.status]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` prints; keys are stable, absent figures are null."""
+        predicted, certificate, outcome = self.policy.predicted, self.policy.certificate, self.outcome
+        evaluation = outcome.evaluation if outcome else None
+        latency = outcome.latency if outcome else None
+        result: dict[str, Any] = {
+            "status": self.status,
+            "misses": list(self.misses),
+            "targets": targets_json(self.targets),
+            "file_bytes": outcome.file_bytes if outcome else None,
+            "predicted_file_bytes": predicted.get("file_bytes"),
+            "resident_bytes": self.resident_bytes if outcome else predicted.get("resident_bytes"),
+            "predicted_latency_ms": predicted.get("latency_ms"),
+            "measured_latency_ms": latency
+            and {"median": latency.median, "low": latency.low, "high": latency.high, "drift": latency.drift},
+            "loss": {"predicted": predicted.get("loss"), "measured": evaluation.loss if evaluation else None},
+            "agreement": evaluation.agreement if evaluation else None,
+            "solver": {
+                "status": certificate.status,
+                "objective": certificate.objective,
+                "bound": certificate.bound,
+                "gap": certificate.gap,
+                "seconds": certificate.seconds,
+                "name": certificate.solver,
+            },
+            "policy": str(self.policy_path) if self.policy_path else None,
+            "artifact": str(self.artifact_path) if self.artifact_path else None,
+            "layers": self._layers(),
+        }
+        if evaluation and evaluation.accuracy is not None:
+            result["accuracy"] = {
+                "full_precision": evaluation.full_precision,
+                "policy": evaluation.accuracy,
+                "standard_error": evaluation.drop_standard_error,
+                "images": evaluation.images,
+            }
+        if self.comparison:
+            result["comparison"] = [outcome_json(other) for other in self.comparison]
+        return result
+
+    def _layers(self) -> list[dict[str, Any]]:
+        counts = {node.name: self.network.weight_shape(node).count for node in self.network.layers}
+        return [
+            {
+                "name": layer.name,
+                "encoding": str(layer.variant),
+                "bits_per_weight": round(8 * layer.bytes / counts[layer.name], 3),
+                "bytes": layer.bytes,
+                "latency_ms": layer.latency_ms,
+            }
+            for layer in self.policy.layers
+        ]
+
+    def table(self) -> Table:
+        """The outcomes side by side: bytes, predicted and measured milliseconds, accuracy or agreement, loss."""
+        outcomes = [*self.comparison, *([self.outcome] if self.outcome else [])]
+        labelled = any(o.evaluation and o.evaluation.accuracy is not None for o in outcomes)
+        table = Table("network", title="measured on this machine", title_style="bold")
+        for heading in ("file", "predicted ms", "measured ms", "accuracy" if labelled else "agreement", "loss (KL)"):
+            table.add_column(heading, justify="right")
+        for outcome in outcomes:
+            table.add_row(*_row(outcome, labelled), style="bold" if outcome is self.outcome else "")
+        return table
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """One column of the comparison."""
+    evaluation = outcome.evaluation
+    return {
+        "name": outcome.name,
+        "file_bytes": outcome.file_bytes,
+        "predicted_latency_ms": outcome.predicted_latency_ms,
+        "measured_latency_ms": outcome.latency.median if outcome.latency else None,
+        "loss": evaluation.loss if evaluation else None,
+        "agreement": evaluation.agreement if evaluation else None,
+        "accuracy": evaluation.accuracy if evaluation else None,
+    }
+
+
+def targets_json(targets: Targets) -> dict[str, Any]:
+    """Targets in the units of the result: milliseconds and bytes."""
+    return {
+        "latency_ms": targets.latency and targets.latency * 1e3,
+        "bytes": targets.bytes,
+        "memory_bytes": targets.memory,
+        "loss": targets.loss,
+        "max_drop": targets.max_drop,
+        "full_precision_weights": targets.full_precision_weights,
+        "objective": targets.objective,
+    }
+
+
+def _row(outcome: Outcome, labelled: bool) -> list[str]:
+    predicted, latency, evaluation = outcome.predicted_latency_ms, outcome.latency, outcome.evaluation
+    worth = None
+    if evaluation:
+        worth = evaluation.accuracy if labelled else evaluation.agreement
+    return [
+        outcome.name,
+        format_bytes(outcome.file_bytes),
+        "-" if predicted is None else f"{predicted:.3f}",
+        "-" if latency is None else f"{latency.median:.3f}",
+        "-" if worth is None else f"{100 * worth:.2f} %",
+        "-" if evaluation is None else f"{evaluation.loss:.4f}",
+    ]

@@ -1,0 +1,233 @@
+"""A Network with some of its layers encoded, executed in torch: what profiles, calibration and recovery evaluate.
+
+The meaning is that of the runtime. A value that is read as u8 is fake-quantised for its reader (`fake_quantise`);
+the value itself stays the f32 number its node made, so it can be kept, compared and resumed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bitplan.encodings import EncodedLayer
+from bitplan.errors import DataError, UsageError
+from bitplan.formats import Formats, Range, derive_formats
+from bitplan.network import SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
+from bitplan.operations import as_tensor, convolve, dense, execute, scale_shift
+from bitplan.variant import FLOAT32, U8
+
+Array = np.ndarray | Tensor
+Layers = Mapping[str, EncodedLayer]
+Ranges = Mapping[str, Range]
+Values = dict[str, Tensor]
+
+
+def fake_quantise(x: Tensor, held: Range) -> Tensor:
+    """scale (clamp(round(x (1 / scale)) + zero_point, 0, 255) - zero_point) in float32, ties to even."""
+    scale = np.float32(held.scale)
+    inverse = float(np.float32(1) / scale)
+    # The zero point is moved into the bounds: exact, and one pass over memory fewer.
+    return (x * inverse).round_().clamp_(-held.zero_point, 255 - held.zero_point).mul_(float(scale))
+
+
+class Simulator:
+    """Executes `network` with the given float32 weights; every method runs in inference mode.
+
+    A layer absent from `layers` runs in float32 with the original weights. `ranges` maps values to their u8 ranges;
+    a value made in 8 bits by one of SAME_RANGE, or without a range of its own there, has its input's.
+    """
+
+    def __init__(self, network: Network, weights: Weights) -> None:
+        """Raises DataError where a weight is missing."""
+        self.network = network
+        self._position = {node.name: index for index, node in enumerate(network)}
+        self._last_read = {
+            name: self._position[readers[-1].name] for name, readers in network.readers.items() if readers
+        }
+        self._weights = {node.name: _tensors(node, weights) for node in network if _array_names(node)}
+        mean, std = network.preprocessing.mean, network.preprocessing.std
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) if mean else None
+        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1) if std else None
+
+    @torch.inference_mode()
+    def preprocess(self, raw: Array) -> Tensor:
+        """(x - mean) / std of raw [N, ...] on its stated scale, as float32 channels first.
+        Raises DataError where the channels do not match the preprocessing."""
+        x = torch.as_tensor(raw).to(torch.float32)
+        if self._mean is None or self._std is None:
+            return x
+        if x.ndim != 4 or x.shape[1] != self._mean.shape[1]:
+            raise DataError(
+                f"images of shape {tuple(x.shape)} do not fit a preprocessing of {self._mean.shape[1]} channels; "
+                "give [N, C, H, W]"
+            )
+        return (x - self._mean).div_(self._std)
+
+    def outputs(
+        self, raw: Array | Mapping[str, Array], layers: Layers | None = None, ranges: Ranges | None = None
+    ) -> Values:
+        """The network's outputs [N, *shape] as f32 for raw [N, ...] (by input name if there are several)."""
+        return self.values(raw, layers, ranges, self.network.outputs)
+
+    @torch.inference_mode()
+    def values(
+        self,
+        raw: Array | Mapping[str, Array],
+        layers: Layers | None = None,
+        ranges: Ranges | None = None,
+        keep: Collection[str] | None = None,
+    ) -> Values:
+        """All values, or those named in `keep`, as their nodes make them: f32, before any fake quantisation.
+        Raises UsageError for an unknown name and for a missing range, DataError for an array of the wrong shape."""
+        return self._run(self._inputs(raw), 0, layers, ranges, self._position if keep is None else keep)
+
+    @torch.inference_mode()
+    def resume(
+        self, values: Mapping[str, Tensor], start: int, layers: Layers | None = None, ranges: Ranges | None = None
+    ) -> Values:
+        """The network's outputs, executing nodes[start:] only. `values` holds every earlier value that is read
+        there (see `needed`), as `values` returned it. Raises UsageError where one is missing."""
+        return self._run(values, start, layers, ranges, self.network.outputs)
+
+    def needed(self, start: int) -> tuple[str, ...]:
+        """The values that `resume(..., start)` has to be given: those made before nodes[start] that it reads or
+        returns, and the network's later inputs."""
+        return tuple(
+            node.name
+            for index, node in enumerate(self.network)
+            if (
+                isinstance(node.op, Input)
+                if index >= start
+                else self._last_read.get(node.name, -1) >= start or node.name in self.network.outputs
+            )
+        )
+
+    @torch.inference_mode()
+    def node(self, node: Node, inputs: Sequence[Tensor], layer: EncodedLayer | None = None) -> Tensor:
+        """One node's value from its inputs, already in the format in which it reads them; a Conv2d or Linear adds
+        its second input, if given one, as the residual."""
+        if isinstance(node.op, ScaleShift):
+            return scale_shift(node.op, inputs[0], *self._weights[node.name])
+        if not isinstance(node.op, Conv2d | Linear):
+            return execute(node, inputs)
+        weight, bias = self._weights[node.name] if layer is None else _encoded_tensors(node, layer)
+        residual = inputs[1] if len(inputs) > 1 else None
+        if isinstance(node.op, Conv2d):
+            return convolve(node.op, inputs[0], weight, bias, residual)
+        return dense(node.op, inputs[0], weight, bias, residual)
+
+    def _run(
+        self,
+        given: Mapping[str, Tensor],
+        start: int,
+        layers: Layers | None,
+        ranges: Ranges | None,
+        keep: Collection[str],
+    ) -> Values:
+        layers, ranges = layers or {}, ranges or {}
+        self._check_names(layers, keep)
+        formats = derive_formats(
+            self.network,
+            {n.name: layers[n.name].variant if n.name in layers else FLOAT32 for n in self.network.layers},
+        )
+        live: Values = {name: given[name] for name in self.needed(start) if name in given}
+        quantised: Values = {}
+        kept: Values = {name: given[name] for name in keep if self._position[name] < start and name in given}
+        for index in range(start, len(self.network.nodes)):
+            node = self.network.nodes[index]
+            if isinstance(node.op, Input):
+                value = _take(given, node.name, node.name)
+            else:
+                inputs = [self._read(name, node, formats, ranges, live, quantised) for name in node.inputs]
+                value = self.node(node, inputs, layers.get(node.name))
+                del inputs
+            if node.name in keep:
+                kept[node.name] = value
+            if node.name in self._last_read:
+                live[node.name] = value
+            del value
+            for name in node.inputs:
+                if self._last_read[name] == index:
+                    live.pop(name, None)
+                    quantised.pop(name, None)
+        missing = [name for name in keep if name not in kept]
+        if missing:
+            raise UsageError(f"value {missing[0]!r} is made before node {start} and was not given")
+        return {name: kept[name] for name in keep}
+
+    def _read(
+        self, name: str, reader: Node, formats: Formats, ranges: Ranges, live: Values, quantised: Values
+    ) -> Tensor:
+        value = _take(live, name, reader.name)
+        if formats.read[reader.name] != U8:
+            return value
+        if name not in quantised:
+            quantised[name] = fake_quantise(value, self._range(name, formats, ranges))
+        return quantised[name]
+
+    def _range(self, name: str, formats: Formats, ranges: Ranges) -> Range:
+        source = self.network.by_name[name]
+        # Such an operation moves codes from place to place, so what it reads in u8 it writes in the same range.
+        while isinstance(source.op, SAME_RANGE) and (formats.read[source.name] == U8 or source.name not in ranges):
+            source = self.network.by_name[source.inputs[0]]
+        if source.name not in ranges:
+            raise UsageError(f"value {source.name!r} is read in 8 bits but has no range; calibrate it")
+        return ranges[source.name]
+
+    def _inputs(self, raw: Array | Mapping[str, Array]) -> Values:
+        nodes = self.network.inputs
+        if not isinstance(raw, Mapping):
+            if len(nodes) != 1:
+                raise DataError(
+                    f"the network has the inputs {[n.name for n in nodes]}; give a mapping with all of them"
+                )
+            raw = {nodes[0].name: raw}
+        found: Values = {}
+        for node in nodes:
+            if node.name not in raw:
+                raise DataError(f"input {node.name!r} is missing")
+            if tuple(raw[node.name].shape[1:]) != node.shape:
+                raise DataError(
+                    f"input {node.name!r} has shape {tuple(raw[node.name].shape)}; the network reads [N, "
+                    f"{', '.join(map(str, node.shape))}]"
+                )
+            x = self.preprocess(raw[node.name])
+            found[node.name] = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return found
+
+    def _check_names(self, layers: Iterable[str], keep: Iterable[str]) -> None:
+        for name in (*layers, *keep):
+            if name not in self._position:
+                raise UsageError(f"the network has no node {name!r}")
+
+
+def _take(values: Mapping[str, Tensor], name: str, reader: str) -> Tensor:
+    if name not in values:
+        raise UsageError(f"node {reader!r} needs the value {name!r}, which was not given")
+    return values[name]
+
+
+def _array_names(node: Node) -> tuple[str, ...]:
+    if isinstance(node.op, Conv2d | Linear):
+        return (f"{node.name}.weight", f"{node.name}.bias")
+    if isinstance(node.op, ScaleShift):
+        return (f"{node.name}.scale", f"{node.name}.shift")
+    return ()
+
+
+def _tensors(node: Node, weights: Weights) -> tuple[Tensor, Tensor]:
+    for name in _array_names(node):
+        if name not in weights:
+            raise DataError(f"the weights lack {name!r}")
+    first, second = (as_tensor(weights[name]) for name in _array_names(node))
+    return first.contiguous(memory_format=torch.channels_last) if first.ndim == 4 else first, second
+
+
+def _encoded_tensors(node: Node, layer: EncodedLayer) -> tuple[Tensor, Tensor]:
+    weight = as_tensor(layer.weight)
+    if isinstance(node.op, Linear):
+        return weight.reshape(weight.shape[0], -1), as_tensor(layer.bias)
+    return weight.contiguous(memory_format=torch.channels_last), as_tensor(layer.bias)

@@ -1,0 +1,83 @@
+"""The user's own functions, named `pkg.mod:function`; modules in the current folder are found."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bitplan.errors import BitplanError, UsageError
+from bitplan.suggest import suggestion
+
+FUNCTION_SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def require_package(name: str, purpose: str, extra: str = "torch") -> None:
+    """Raises UsageError with the remedy where an optional package is not installed."""
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(f"{purpose} needs the package {name!r}; install it with: pip install 'bitplan[{extra}]'")
+
+
+def import_function(spec: str, what: str) -> Callable[..., Any]:
+    """The function behind `pkg.mod:function`; `what` (`model`, `data`, `metric`) is named in errors.
+
+    Raises UsageError where the form is wrong, the module cannot be imported, or it has no such function."""
+    if not FUNCTION_SPEC.fullmatch(spec):
+        raise UsageError(f"{what} {spec!r} must look like 'pkg.mod:function'")
+    module_name, _, name = spec.partition(":")
+    with _current_folder_importable():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise UsageError(f"{what} {spec!r}: importing {module_name} failed: {error}") from error
+            raise UsageError(
+                f"{what} {spec!r}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}; "
+                "run the command in the folder that holds it, or install it"
+            ) from None
+        except BitplanError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{what} {spec!r}: importing {module_name} failed with {type(error).__name__}: {error}"
+            ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UsageError(
+            f"{what} {spec!r}: module {module_name} ({getattr(module, '__file__', 'built in')}) has no function "
+            f"{name!r}; {suggestion(name, functions, 'its functions')}"
+        )
+    found: Callable[..., Any] = function
+    return found
+
+
+def call_function(spec: str, what: str) -> Any:
+    """Imports and calls `pkg.mod:function` without arguments. Raises UsageError where it cannot be called so, or
+    with the user's own exception as the cause."""
+    function = import_function(spec, what)
+    with _current_folder_importable():
+        try:
+            return function()
+        except BitplanError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{what} {spec!r}: the function, called without arguments, raised {type(error).__name__}: {error}"
+            ) from error
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)

@@ -1,0 +1,297 @@
+// Header and records of an artifact; what holds between nodes is in check_graph.cpp.
+#include "artifact.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_set>
+
+#include "bytes.h"
+#include "codec.h"
+#include "error.h"
+
+namespace bitplan {
+namespace {
+
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kHeaderBytes = 112;
+constexpr char kMagic[8] = {'B', 'I', 'T', 'P', 'L', 'A', 'N', '\0'};
+constexpr std::uint64_t kMaxArenaBytes = std::uint64_t(1) << 40;  // of a whole batch
+constexpr std::size_t kMaxRank = 8;
+
+// Reads the graph front to back.
+class Cursor {
+ public:
+  explicit Cursor(Bytes data) : data_(data) {}
+
+  template <typename T>
+  T get(const char* what) {
+    return load<T>(take(sizeof(T), what).data());
+  }
+
+  Bytes take(std::size_t size, const char* what) {
+    if (size > data_.size() - at_)
+      throw FormatError(text("the graph ends inside ", what, " (byte ", at_, " of ", data_.size(), ")"));
+    at_ += size;
+    return data_.subspan(at_ - size, size);
+  }
+
+  std::size_t left() const { return data_.size() - at_; }
+
+ private:
+  Bytes data_;
+  std::size_t at_ = 0;
+};
+
+bool valid_utf8(Bytes name) {
+  for (std::size_t i = 0; i < name.size();) {
+    const std::uint8_t lead = name[i++];
+    if (lead < 0x80) continue;
+    const int more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : 0;
+    if (more == 0 || name.size() - i < std::size_t(more)) return false;
+    std::uint32_t point = lead & (0x3Fu >> more);
+    for (int j = 0; j < more; ++j, ++i) {
+      if ((name[i] & 0xC0) != 0x80) return false;
+      point = point << 6 | (name[i] & 0x3Fu);
+    }
+    const bool overlong = (more == 2 && point < 0x800) || (more == 3 && point < 0x10000);
+    if (overlong || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000)) return false;
+  }
+  return true;
+}
+
+Preprocessing read_preprocessing(Cursor& graph) {
+  Preprocessing result;
+  result.resize = graph.get<std::uint16_t>("preprocessing");
+  result.crop = graph.get<std::uint16_t>("preprocessing");
+  const std::size_t channels = graph.get<std::uint16_t>("preprocessing");
+  for (std::size_t c = 0; c < channels; ++c) {
+    const float mean = graph.get<float>("preprocessing"), std = graph.get<float>("preprocessing");
+    if (!std::isfinite(mean) || !std::isfinite(std) || !(std > 0))
+      throw FormatError(text("preprocessing of channel ", c, " has mean ", mean, " and std ", std,
+                             "; expected finite numbers and a positive std"));
+    result.mean.push_back(mean);
+    result.std.push_back(std);
+  }
+  return result;
+}
+
+template <std::size_t N>
+void read_u16s(Cursor& graph, std::array<std::uint32_t, N>& numbers, const char* what) {
+  for (std::uint32_t& number : numbers) number = graph.get<std::uint16_t>(what);
+}
+
+void read_weight(Cursor& graph, Weight& weight) {
+  const unsigned encoding = graph.get<std::uint8_t>("a weight's record");
+  if (encoding >= kCodecs.size())
+    throw FormatError(text("unknown encoding number ", encoding, "; this version knows 0 to ", kCodecs.size() - 1));
+  weight.codec = Codec(encoding);
+  weight.kept = graph.get<std::uint32_t>("a weight's record");
+  weight.offset = graph.get<std::uint64_t>("a weight's record");
+  weight.size = graph.get<std::uint64_t>("a weight's record");
+}
+
+void read_fields(Cursor& graph, Node& node) {
+  constexpr const char* what = "the fields of an operation";
+  switch (node.op) {
+    case Op::conv2d:
+    case Op::max_pool:
+    case Op::average_pool:
+      read_u16s(graph, node.window.kernel, what);
+      read_u16s(graph, node.window.stride, what);
+      read_u16s(graph, node.window.padding, what);
+      if (node.op != Op::average_pool) read_u16s(graph, node.window.dilation, what);
+      break;
+    case Op::pad:
+      read_u16s(graph, node.window.padding, what);
+      read_u16s(graph, node.pad_channels, what);
+      node.pad_value = graph.get<float>(what);
+      break;
+    case Op::mean:
+      node.keep = graph.get<std::uint8_t>(what) != 0;
+      break;
+    case Op::slice:
+      for (std::size_t axis = 0; axis < node.shape.size(); ++axis) {
+        const auto start = graph.get<std::uint32_t>(what), stop = graph.get<std::uint32_t>(what);
+        node.ranges.push_back({start, stop, graph.get<std::uint32_t>(what)});
+      }
+      break;
+    case Op::permute:
+      for (std::size_t axis = 0; axis < node.shape.size(); ++axis) node.order.push_back(graph.get<std::uint8_t>(what));
+      break;
+    case Op::scale_shift:
+      node.constants_offset = graph.get<std::uint64_t>(what);
+      break;
+    default:
+      break;
+  }
+  if (node.op == Op::average_pool) node.count_padding = graph.get<std::uint8_t>(what) != 0;
+  if (node.op == Op::conv2d) node.groups = graph.get<std::uint32_t>(what);
+  if (node.layer()) read_weight(graph, node.weight);
+}
+
+Node read_node(Cursor& graph) {
+  constexpr const char* what = "a node";
+  Node node;
+  const unsigned op = graph.get<std::uint8_t>(what);
+  if (op >= kOpNames.size())
+    throw FormatError(text("unknown operation number ", op, "; this version knows 0 to ", kOpNames.size() - 1));
+  node.op = Op(op);
+  const unsigned activation = graph.get<std::uint8_t>(what);
+  if (activation > unsigned(ActivationKind::hard_sigmoid))
+    throw FormatError(text("unknown activation number ", activation, "; expected 0 to 5"));
+  node.activation.kind = ActivationKind(activation);
+  node.activation.low = graph.get<float>(what);
+  node.activation.high = graph.get<float>(what);
+  if (!(node.activation.low <= node.activation.high))
+    throw FormatError(text("the activation's limits are ", node.activation.low, " and ", node.activation.high,
+                           "; expected low <= high"));
+  node.kept = graph.get<std::uint8_t>(what);
+  if (node.kept < 1 || node.kept > 3)
+    throw FormatError(text("its value is kept in formats ", unsigned(node.kept), "; expected 1, 2 or 3"));
+  const unsigned read = graph.get<std::uint8_t>(what);
+  if (read > 2) throw FormatError(text("the format it reads is ", read, "; expected 0, 1 or 2"));
+  node.read = Format(read);
+  node.range.scale = graph.get<float>(what);
+  if (!std::isfinite(node.range.scale) || !(node.range.scale > 0))
+    throw FormatError(text("its value's scale is ", node.range.scale, "; expected a positive finite number"));
+  node.range.zero_point = graph.get<std::uint8_t>(what);
+  node.offset_f32 = graph.get<std::uint32_t>(what);
+  node.offset_u8 = graph.get<std::uint32_t>(what);
+  const std::size_t rank = graph.get<std::uint8_t>(what);
+  if (rank < 1 || rank > kMaxRank) throw FormatError(text("its rank is ", rank, "; expected 1 to ", kMaxRank));
+  std::uint64_t elements = 1;
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    node.shape.push_back(graph.get<std::uint32_t>(what));
+    if (node.shape.back() == 0) throw FormatError(text("its shape has a size of zero on axis ", axis));
+    elements *= node.shape.back();  // both factors stay below 2^40 and 2^32: the check comes before it can wrap
+    if (elements > kMaxArenaBytes || (elements > 0xFFFFFFFFu && axis + 1 < rank))
+      throw FormatError("its shape has more elements than any arena can hold");
+  }
+  const std::size_t inputs = graph.get<std::uint8_t>(what);
+  for (std::size_t i = 0; i < inputs; ++i) node.inputs.push_back(graph.get<std::uint16_t>(what));
+  const Bytes name = graph.take(graph.get<std::uint16_t>(what), "a node's name");
+  if (name.empty() || !valid_utf8(name)) throw FormatError("its name is empty or no UTF-8");
+  node.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
+  read_fields(graph, node);
+  return node;
+}
+
+// Checks the header against the file's size and both checksums; gives the number of graph bytes, nodes and outputs.
+struct Header {
+  std::size_t graph_bytes, nodes, outputs;
+};
+
+Header read_header(Bytes file, Artifact& artifact) {
+  if (file.size() < sizeof kMagic || std::memcmp(file.data(), kMagic, sizeof kMagic) != 0)
+    throw FormatError("not a bitplan artifact: it does not begin with the magic bytes BITPLAN\\0");
+  if (file.size() < kHeaderBytes)
+    throw FormatError(text("truncated: the file has ", file.size(), " bytes, its header alone needs ", kHeaderBytes));
+  const std::uint8_t* at = file.data();
+  const auto version = load<std::uint32_t>(at + 8);
+  if (version != kVersion)
+    throw FormatError(text("artifact version ", version, "; this runtime reads version ", kVersion,
+                           ": write the artifact anew, or use the bitplan that wrote it"));
+  if (load<std::uint32_t>(at + 108) != crc32(at, 108))
+    throw FormatError("the header is damaged: its checksum does not match");
+  if (load<std::uint32_t>(at + 12) != kHeaderBytes)
+    throw FormatError(text("the header claims ", load<std::uint32_t>(at + 12), " bytes; expected ", kHeaderBytes));
+  const auto file_bytes = load<std::uint64_t>(at + 16), graph_bytes = load<std::uint64_t>(at + 24);
+  const auto weight_bytes = load<std::uint64_t>(at + 32);
+  if (file_bytes != file.size())
+    throw FormatError(text(file.size() < file_bytes ? "truncated" : "overlong", ": the file has ", file.size(),
+                           " bytes; its header says ", file_bytes));
+  const std::uint64_t body = file_bytes - kHeaderBytes;
+  if (graph_bytes > body || weight_bytes != body - graph_bytes)
+    throw FormatError(text("graph (", graph_bytes, " bytes) and weights (", weight_bytes, " bytes) do not add up to the ",
+                           body, " bytes behind the header"));
+  artifact.arena_bytes = load<std::uint64_t>(at + 40);
+  artifact.planned_batch = load<std::uint32_t>(at + 48);
+  if (artifact.planned_batch == 0) throw FormatError("the planned batch is 0; expected at least 1");
+  if (artifact.arena_bytes > kMaxArenaBytes / artifact.planned_batch)
+    throw FormatError(text("an arena of ", artifact.arena_bytes, " bytes for each of ", artifact.planned_batch,
+                           " images exceeds the largest possible, 2^40 bytes"));
+  std::memcpy(artifact.policy_hash.data(), at + 56, 32);
+  if (!std::all_of(at + 92, at + 108, [](std::uint8_t byte) { return byte == 0; }))
+    throw FormatError("reserved bytes of the header are not zero");
+  if (load<std::uint32_t>(at + 88) != crc32(at + kHeaderBytes, body))
+    throw FormatError("graph or weights are damaged: their checksum does not match");
+  const Header header{std::size_t(graph_bytes), load<std::uint16_t>(at + 52), load<std::uint16_t>(at + 54)};
+  if (header.nodes == 0 || header.outputs == 0)
+    throw FormatError(text("the network has ", header.nodes, " nodes and ", header.outputs,
+                           " outputs; expected at least one of each"));
+  return header;
+}
+
+// Weights lie in the order of their nodes and leave no hole.
+void place_weights(Artifact& artifact, Bytes weights) {
+  std::uint64_t end = 0;
+  for (std::size_t number = 0; number < artifact.nodes.size(); ++number) {
+    Node& node = artifact.nodes[number];
+    std::uint64_t offset, size;
+    if (node.layer()) {
+      offset = node.weight.offset, size = node.weight.size;
+      const std::size_t expected = packed_layer_bytes(node.weight.codec, node.weight.shape, node.weight.kept);
+      if (size != expected)
+        throw FormatError(text(describe(artifact, number), ": its weights have ", size, " bytes; ",
+                               kCodecs[unsigned(node.weight.codec)].name, " of its shape needs ", expected));
+    } else if (node.op == Op::scale_shift) {
+      offset = node.constants_offset;
+      size = 8 * std::uint64_t(node.shape.size() == 3 ? node.shape.front() : node.shape.back());
+    } else {
+      continue;
+    }
+    if (offset != end || size > weights.size() - end)
+      throw FormatError(text(describe(artifact, number), ": its weights are said to be at ", offset, " + ", size, " of ",
+                             weights.size(), " bytes; expected them at ", end, ", behind those of earlier nodes"));
+    (node.layer() ? node.weight.data : node.constants) = weights.subspan(offset, size);
+    end += size;
+  }
+  if (end != weights.size())
+    throw FormatError(text("the file holds ", weights.size(), " bytes of weights; its nodes use ", end));
+}
+
+}  // namespace
+
+Artifact read_artifact(Bytes file) {
+  Artifact artifact;
+  const Header header = read_header(file, artifact);
+  Cursor graph(file.subspan(kHeaderBytes, header.graph_bytes));
+  artifact.preprocessing = read_preprocessing(graph);
+  std::unordered_set<std::string> names;
+  for (std::size_t number = 0; number < header.nodes; ++number) {
+    try {
+      artifact.nodes.push_back(read_node(graph));
+    } catch (const FormatError& error) {
+      throw FormatError(text("node ", number, ": ", error.what()));
+    }
+    if (!names.insert(artifact.nodes.back().name).second)
+      throw FormatError(text("node ", number, ": an earlier node is called '", artifact.nodes.back().name, "' too"));
+  }
+  for (std::size_t i = 0; i < header.outputs; ++i) artifact.outputs.push_back(graph.get<std::uint16_t>("the outputs"));
+  if (graph.left() != 0) throw FormatError(text("the graph has ", graph.left(), " bytes behind its outputs"));
+  check_graph(artifact);
+  place_weights(artifact, file.subspan(kHeaderBytes + header.graph_bytes));
+  return artifact;
+}
+
+std::string describe(const Artifact& artifact, std::size_t number) {
+  const Node& node = artifact.nodes[number];
+  return text("node ", number, " '", node.name, "' (", kOpNames[unsigned(node.op)], ")");
+}
+
+std::string to_string(const Shape& shape) {
+  std::string result = "(";
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) result += (axis ? ", " : "") + std::to_string(shape[axis]);
+  return result + ")";
+}
+
+std::size_t element_count(const Shape& shape) {
+  std::size_t count = 1;
+  for (const std::uint32_t size : shape) count *= size;
+  return count;
+}
+
+std::size_t element_bytes(Format format) { return format == Format::f32 ? 4 : 1; }
+
+}  // namespace bitplan

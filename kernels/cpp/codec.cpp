@@ -1,0 +1,59 @@
+#include "codec.h"
+
+#include <bit>
+
+#include "aligned_buffer.h"
+
+namespace bitplan {
+namespace {
+
+// Written so that no n overflows.
+std::size_t packed_size(std::size_t n, std::size_t bits) { return n / 8 * bits + (n % 8 * bits + 7) / 8; }
+
+}  // namespace
+
+std::size_t stored_code_bytes(Codec codec, std::size_t n) {
+  return codec == Codec::ternary ? (n + 4) / 5 : resident_code_bytes(codec, n);
+}
+
+std::size_t resident_code_bytes(Codec codec, std::size_t n) {
+  switch (codec) {
+    case Codec::float32:
+      return 4 * n;
+    case Codec::int8:
+      return n;
+    case Codec::int4:
+      return packed_size(n, 4);
+    case Codec::int3:
+      return packed_size(n, 2) + packed_size(n, 1);
+    case Codec::int2:
+    case Codec::ternary:
+      return packed_size(n, 2);
+    case Codec::binary:
+    case Codec::apb:
+      break;
+  }
+  return packed_size(n, 1);
+}
+
+std::size_t elias_fano_shift(std::size_t k, std::size_t n) {
+  return k == 0 || k > n ? 0 : std::size_t(std::bit_width(n / k)) - 1;
+}
+
+std::size_t elias_fano_bytes(std::size_t k, std::size_t n) {
+  if (k == 0) return 0;
+  const std::size_t shift = elias_fano_shift(k, n);
+  return packed_size(k, shift) + packed_size(k + (n >> shift) + 1, 1);
+}
+
+std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t kept) {
+  std::size_t bytes = stored_code_bytes(codec, shape.count());
+  if (codec == Codec::float32)
+    bytes += 4 * shape.out;
+  else
+    bytes += kUnitBytes + 4 * shape.out;
+  if (codec == Codec::apb) bytes += 2 * kept + elias_fano_bytes(kept, shape.count());
+  return round_up(bytes, 8);
+}
+
+}  // namespace bitplan

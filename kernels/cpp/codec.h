@@ -1,0 +1,42 @@
+// The weight encodings that this runtime executes, and their sizes in the file.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "artifact.h"
+#include "kernel_table.h"
+
+namespace bitplan {
+
+struct CodecInfo {
+  Codec codec;
+  const char* name;
+};
+
+constexpr std::array<CodecInfo, 8> kCodecs = {{
+    {Codec::float32, "float32"},
+    {Codec::int8, "int8"},
+    {Codec::int4, "int4"},
+    {Codec::int3, "int3"},
+    {Codec::int2, "int2"},
+    {Codec::ternary, "ternary"},
+    {Codec::binary, "binary"},
+    {Codec::apb, "apb"},
+}};
+
+constexpr std::size_t kUnitBytes = 8;  // the f32 units of scale and bias
+
+// Bytes of n codes in the file, and in memory (not for float32).
+std::size_t stored_code_bytes(Codec codec, std::size_t n);
+std::size_t resident_code_bytes(Codec codec, std::size_t n);
+
+// Elias-Fano: low bits kept verbatim, and bytes of k ascending positions below n.
+std::size_t elias_fano_shift(std::size_t k, std::size_t n);
+std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
+
+// Bytes of a packed layer, filled up to a multiple of 8.
+std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t kept);
+
+}  // namespace bitplan

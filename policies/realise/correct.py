@@ -1,0 +1,100 @@
+"""Mean and scale of every channel, corrected behind a quantised layer to those of full precision on the same images.
+
+The correction is relative. Re-estimating batch norm on a few hundred images would replace statistics of the whole
+training set by noisy ones, for unquantised layers too; here the noise of the image sample is in both statistics and
+cancels, and a layer that quantisation did not change stays as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bitplan.encodings import EncodedLayer
+from bitplan.encodings.base import round_to_half
+from bitplan.policies.realise.subject import Subject
+from bitplan.variant import F32
+
+LARGEST_GAIN = 4.0
+"""Beyond this a channel's statistics are those of a few odd pixels, or quantisation has left nothing of it."""
+
+DEAD = 1e-6
+"""A channel whose standard deviation is below this fraction of the layer's largest one is constant."""
+
+
+def correct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
+    """The layer with scale and bias changed so that, on the calibration images, each channel before residual and
+    activation has the mean and the scale that it has in full precision."""
+    if layer.variant.activation == F32:
+        return layer
+    statistics = Moments.of(subject, layer)
+    wanted = round_to_half(layer.scale * statistics.gain())
+    # What the file can hold decides; the bias then makes up for the rounding of the scale.
+    gain = np.where(layer.scale > 0, wanted / np.where(layer.scale > 0, layer.scale, 1), 1)
+    bias = statistics.mean_full - gain * (statistics.mean_quantised - layer.bias)
+    return layer.corrected(gain.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass
+class Moments:
+    """First and second moments by channel, float64 [C], of a layer's full-precision and quantised outputs."""
+
+    count: int
+    mean_full: NDArray[np.float64]
+    mean_quantised: NDArray[np.float64]
+    full: NDArray[np.float64]
+    quantised: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    """Sums of squares and products of the deviations from the means."""
+
+    @classmethod
+    def of(cls, subject: Subject, layer: EncodedLayer) -> Moments:
+        zero = np.zeros(layer.shape.out_channels)
+        total = cls(0, zero, zero, zero, zero, zero)
+        for full, quantised in subject.outputs(layer):
+            total = total + cls.of_batch(full, quantised)
+        return total
+
+    @classmethod
+    def of_batch(cls, full: Tensor, quantised: Tensor) -> Moments:
+        """From rows by channel [C, M]."""
+        mean_full, mean_quantised = full.mean(1, keepdim=True), quantised.mean(1, keepdim=True)
+        a, b = full - mean_full, quantised - mean_quantised
+        sums = (mean_full[:, 0], mean_quantised[:, 0], (a * a).sum(1), (b * b).sum(1), (a * b).sum(1))
+        return cls(full.shape[1], *(x.double().numpy() for x in sums))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Both samples together (Chan, Golub, LeVeque 1979)."""
+        count = self.count + other.count
+        share, weight = other.count / count, self.count * other.count / count
+        step_full = other.mean_full - self.mean_full
+        step_quantised = other.mean_quantised - self.mean_quantised
+        return Moments(
+            count,
+            self.mean_full + share * step_full,
+            self.mean_quantised + share * step_quantised,
+            self.full + other.full + weight * step_full**2,
+            self.quantised + other.quantised + weight * step_quantised**2,
+            self.cross + other.cross + weight * step_full * step_quantised,
+        )
+
+    def gain(self) -> NDArray[np.float64]:
+        import os
+        threshold = DEAD**2 * max(self.full.max(initial=0.0), self.quantised.max(initial=0.0))
+        dead = (self.quantised <= threshold) | (self.full <= threshold)
+        quantised = np.where(dead, 1, self.quantised)
+        ls = self.cross / quantised
+        std = np.sqrt(self.full / quantised)
+        mode = os.environ.get("GAIN", "std")
+        if mode == "std":
+            gain = std
+        elif mode == "ls":
+            gain = ls
+        elif mode == "geo":
+            gain = np.sqrt(np.maximum(ls, 1e-9) * std)
+        else:
+            gain = np.ones_like(std)
+        return np.where(dead, 1, np.clip(gain, 1 / LARGEST_GAIN, LARGEST_GAIN))

@@ -1,0 +1,104 @@
+"""From a decision to the layers and ranges that an artifact is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.errors import DataError, UsageError
+from bitplan.formats import Range, derive_formats
+from bitplan.network import Network, Node, Weights
+from bitplan.policies.realise.calibrate import calibrate
+from bitplan.policies.realise.correct import correct
+from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
+from bitplan.policies.realise.subject import Recovery, Subject
+from bitplan.simulate import Simulator
+from bitplan.variant import F32, Variant
+
+Progress = Callable[[int, int, str], None]
+"""Called with the work done, the whole work (same unit) and what is being done."""
+
+MEMORY = 3 << 30
+"""Bytes that the values of both networks may take."""
+
+RECOVERIES: tuple[Recovery, ...] = (correct,)
+"""What is done to each layer after quantising it, in this order."""
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """The layers as the artifact stores them, and the range of every value."""
+
+    layers: dict[str, EncodedLayer]
+    ranges: dict[str, Range]
+
+
+def quantise(network: Network, node: Node, weights: Weights, variant: Variant) -> EncodedLayer:
+    """A layer's weights and bias rounded to the nearest that the variant can hold.
+    Raises UsageError where the encoding does not support the layer, DataError where a weight is not finite."""
+    encoding, shape = encoding_of(variant), network.weight_shape(node)
+    if not encoding.supports(shape):
+        raise UsageError(f"layer {node.name!r} of shape {shape} cannot be stored as {variant}; choose another variant")
+    for name in (f"{node.name}.weight", f"{node.name}.bias"):
+        if not np.all(np.isfinite(weights[name])):
+            raise DataError(f"{name!r} holds values that are not finite; the network must be repaired or trained again")
+    size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+    weight = np.asarray(weights[f"{node.name}.weight"], np.float32).reshape(size)
+    return encoding.quantise(weight, weights[f"{node.name}.bias"], variant, shape.groups)
+
+
+def realise(
+    network: Network,
+    weights: Weights,
+    images: Images,
+    variants: Mapping[str, Variant],
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    recoveries: Sequence[Recovery] = RECOVERIES,
+    batch: int | None = None,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
+) -> Realisation:
+    """Carries out one variant per layer with the help of raw calibration images [N, C, H, W].
+
+    `ranges` are calibrated if not given. If the values of all images do not fit into `memory` bytes, recovery uses
+    as many images as do; a channel's statistics come from all pixels, so large images need fewer of them.
+    With every layer float32 the network stays bit-identical. Raises UsageError for a missing or unknown layer.
+    """
+    check_variants(network, variants)
+    simulator = Simulator(network, weights)
+    batch = batch or default_batch(network)
+    held = dict(ranges) if ranges is not None else calibrate(simulator, images, batch=batch)
+    formats = derive_formats(network, variants)
+    layers = {node.name: quantise(network, node, weights, variants[node.name]) for node in network.layers}
+    if all(variant.activation == F32 for variant in variants.values()):
+        return Realisation(layers, held)
+    images = take(images, slice(min(count_images(images), max(1, memory // (2 * peak_bytes(simulator))))))
+    full = Front.of_images(simulator, images, batch)
+    quantised = full.fork()
+    for done, node in enumerate(network.layers):
+        if progress:
+            progress(done, len(network.layers), f"{node.name} as {variants[node.name]}")
+        position = network.nodes.index(node)
+        full.advance(position)
+        quantised.advance(position, layers, held, formats)
+        subject = Subject(node, full, quantised, held, formats)
+        for recover in recoveries:
+            layers[node.name] = recover(subject, layers[node.name])
+    if progress:
+        progress(len(network.layers), len(network.layers), "realised")
+    return Realisation(layers, held)
+
+
+def check_variants(network: Network, variants: Mapping[str, Variant]) -> None:
+    """Raises UsageError unless there is exactly one variant for every layer."""
+    names = [node.name for node in network.layers]
+    for name in variants:
+        if name not in names:
+            raise UsageError(f"there is no layer {name!r}; the layers are {', '.join(names)}")
+    for name in names:
+        if name not in variants:
+            raise UsageError(f"layer {name!r} has no variant; every layer needs one (float32 keeps it as it is)")

@@ -1,0 +1,147 @@
+"""DeviceProfile: the measured latency of executor steps on one machine, kept in one Arrow file.
+
+Latencies are in seconds. They belong to the fingerprint they were measured under, and to a level of speed that the
+anchor's latency records: machines drift, so whoever compares with a later measurement times the anchor again and
+scales predictions by `anchor then / anchor now`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from bitplan.errors import FileFormatError, UsageError
+from bitplan.network import Network
+from bitplan.profiles.arrow_file import read_table, write_table
+from bitplan.profiles.fingerprint import Fingerprint, this_machine
+from bitplan.profiles.steps import StepKey, policy_steps
+from bitplan.variant import Variant
+
+FORMAT = "device profile"
+VERSION = 1
+REMEDY = "delete it and measure again with `optimize profile`"
+
+
+def _seconds(name: str, meaning: str) -> pa.Field:
+    return pa.field(name, pa.float64(), nullable=False, metadata={"unit": "s", "meaning": meaning})
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("signature", pa.string(), nullable=False, metadata={"meaning": "operation, parameters and shapes"}),
+        pa.field("variant", pa.string(), nullable=False, metadata={"meaning": "weight encoding, or none/format read"}),
+        pa.field("output", pa.string(), nullable=False, metadata={"meaning": "activation format written: f32, u8"}),
+        pa.field("threads", pa.int32(), nullable=False),
+        pa.field("batch", pa.int32(), nullable=False, metadata={"unit": "images"}),
+        _seconds("median", "latency of one run of the step"),
+        _seconds("low", "10 % quantile"),
+        _seconds("high", "90 % quantile"),
+        pa.field("samples", pa.int64(), nullable=False, metadata={"unit": "runs"}),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds of one run: median, 10 % and 90 % quantile, and over how many runs."""
+
+    median: float
+    low: float
+    high: float
+    samples: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.low <= self.median <= self.high < math.inf and self.samples > 0):
+            raise ValueError(f"a latency needs 0 <= low <= median <= high and samples, not {self}")
+
+    def scaled(self, factor: float) -> Latency:
+        return Latency(self.median * factor, self.low * factor, self.high * factor, self.samples)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """`entries` by step; `anchor` is the anchor network's latency on the same machine in the same hour."""
+
+    fingerprint: Fingerprint
+    anchor: Latency
+    entries: Mapping[StepKey, Latency] = field(default_factory=dict)
+
+    def latency(self, key: StepKey) -> Latency:
+        """Raises UsageError, naming the step and the remedy, if it was not measured."""
+        try:
+            return self.entries[key]
+        except KeyError:
+            raise UsageError(
+                f"the device profile has no latency for the step {key}; measure it with `optimize profile`"
+            ) from None
+
+    def missing(self, keys: Iterable[StepKey]) -> frozenset[StepKey]:
+        return frozenset(keys) - self.entries.keys()
+
+    def predict(self, network: Network, variants: Mapping[str, Variant], threads: int = 1, batch: int = 1) -> float:
+        """Seconds of one run of the network at the anchor's level of speed: the sum of the medians of its steps."""
+        return math.fsum(self.latency(key).median for key in policy_steps(network, variants, threads, batch).values())
+
+    def drift(self, anchor_now: Latency) -> float:
+        """How many times slower the machine is than when this was measured; predictions are multiplied by it."""
+        return anchor_now.median / self.anchor.median
+
+    def merged(self, newer: DeviceProfile) -> DeviceProfile:
+        """Both, brought to this profile's level of speed by the ratio of the anchors; where both have an entry the
+        newer one wins. Raises UsageError for profiles of different machines or kernels."""
+        if differences := self.fingerprint.differences(newer.fingerprint):
+            raise UsageError(
+                f"these device profiles cannot be merged: {'; '.join(differences)}; keep one file for each"
+            )
+        factor = self.anchor.median / newer.anchor.median
+        added = {key: latency.scaled(factor) for key, latency in newer.entries.items()}
+        return DeviceProfile(newer.fingerprint, self.anchor, {**self.entries, **added})
+
+    def require_this_machine(self) -> None:
+        """Raises UsageError if what is measured here and now must not be compared with this profile: it comes from
+        another machine or other kernels. Planning ahead for that machine needs no such check."""
+        if differences := this_machine().differences(self.fingerprint):
+            raise UsageError(
+                "the device profile was measured elsewhere: "
+                + "; ".join(differences)
+                + "; it serves to plan ahead, but claims about this machine need `optimize profile` run here"
+            )
+
+    def save(self, path: Path) -> None:
+        """Writes the Arrow file atomically."""
+        keys = sorted(self.entries)
+        rows = [self.entries[key] for key in keys]
+        columns = {name: [getattr(key, name) for key in keys] for name in StepKey.__slots__}
+        columns |= {name: [getattr(row, name) for row in rows] for name in Latency.__slots__}
+        anchor = {name: getattr(self.anchor, name) for name in Latency.__slots__}
+        header = {"fingerprint": self.fingerprint.to_json(), "anchor": anchor}
+        write_table(path, pa.table(columns, schema=SCHEMA), header, FORMAT, VERSION)
+
+    @staticmethod
+    def load(path: Path) -> DeviceProfile:
+        """Raises FileFormatError, with the path and what to do, for a file that is damaged or not a profile."""
+        table, header = read_table(path, SCHEMA, FORMAT, VERSION, REMEDY)
+        try:
+            entries = {
+                StepKey(*(row[name] for name in StepKey.__slots__)): Latency(*(row[name] for name in Latency.__slots__))
+                for row in table.to_pylist()
+            }
+            return DeviceProfile(Fingerprint.from_json(header["fingerprint"]), Latency(**header["anchor"]), entries)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(f"{path}: holds an impossible entry ({error}); {REMEDY}") from error
+
+
+def default_folder() -> Path:
+    """Where device profiles are kept: $BITPLAN_CACHE/profiles, else ~/.cache/bitplan/profiles."""
+    cache = os.environ.get("BITPLAN_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache" / "bitplan") / "profiles"
+
+
+def default_path(fingerprint: Fingerprint) -> Path:
+    """The file of one machine and its kernels."""
+    return default_folder() / f"{fingerprint.hash}.arrow"

@@ -1,0 +1,161 @@
+"""What each choice costs in loss: one Arrow file per network, weights, data and encodings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bitplan.errors import FileFormatError, UsageError
+from bitplan.profiles.arrow_file import read_table, write_table
+from bitplan.variant import Variant
+
+FORM = "loss profile"
+VERSION = 1
+HASHES = ("network", "weights", "data", "encodings")
+REMEDY = "delete the file and measure again with `optimize profile`"
+
+Increases = Mapping[tuple[str, Variant], NDArray[np.float32]]
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"meaning": meaning, **({"unit": unit} if unit else {})})
+
+
+SCHEMA = pa.schema(
+    [
+        _field("layer", pa.string(), "name of the layer that alone is changed"),
+        _field("variant", pa.string(), "what it is changed to, for people"),
+        _field("encoding", pa.string(), "the variant's weight encoding"),
+        _field("activation", pa.string(), "the variant's activation format: f32 or u8"),
+        _field("parameters", pa.string(), "the variant's parameters, a JSON list of [name, value]"),
+        _field("loss", pa.float64(), "mean of the increases", "of the metric: nats for kl and task"),
+        _field("standard_error", pa.float64(), "standard error of that mean", "as loss"),
+        _field(
+            "increases",
+            pa.list_(pa.field("item", pa.float32(), nullable=False)),
+            "loss increase of each calibration image after local recovery, in the images' order",
+            "as loss",
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LossProfile:
+    """Loss increases float32 [N] over N calibration images of single (layer, variant) changes.
+
+    `metric`: kl, task or squared_error (see metrics.py); `hashes`: SHA-256 of what it was measured on (HASHES).
+    """
+
+    metric: str
+    hashes: Mapping[str, str]
+    increases: Increases
+
+    def __post_init__(self) -> None:
+        if set(self.hashes) != set(HASHES):
+            raise ValueError(f"a loss profile has the hashes {HASHES}, not {tuple(self.hashes)}")
+        shapes = {array.shape for array in self.increases.values()}
+        if len(shapes) > 1 or any(len(shape) != 1 or shape[0] < 1 for shape in shapes):
+            raise ValueError(f"all increases must be vectors over the same images, not {sorted(shapes)}")
+        for (layer, variant), array in self.increases.items():
+            if not np.all(np.isfinite(array)):
+                raise ValueError(f"the loss increase of layer {layer!r} as {variant} is not finite")
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(layer for layer, _ in self.increases))
+
+    @property
+    def images(self) -> int:
+        """Number of calibration images (0 in an empty profile)."""
+        return next((len(array) for array in self.increases.values()), 0)
+
+    def variants(self, layer: str) -> tuple[Variant, ...]:
+        """The variants that were measured for a layer."""
+        return tuple(variant for name, variant in self.increases if name == layer)
+
+    def per_image(self, layer: str, variant: Variant) -> NDArray[np.float32]:
+        """Increases [N]. Raises UsageError, naming the choice and the remedy, where it was not measured."""
+        try:
+            return self.increases[layer, variant]
+        except KeyError:
+            raise UsageError(
+                f"the loss profile has no entry for layer {layer!r} as {variant}; measure it with `optimize profile`"
+            ) from None
+
+    def loss(self, layer: str, variant: Variant) -> float:
+        """Mean loss increase."""
+        return float(self.per_image(layer, variant).mean(dtype=np.float64))
+
+    def standard_error(self, layer: str, variant: Variant) -> float:
+        """Standard error of the mean; infinite for a single image, which says nothing of others."""
+        return _standard_error(self.per_image(layer, variant))
+
+    def same_origin(self, metric: str, hashes: Mapping[str, str]) -> bool:
+        """Whether these entries hold for a measurement with that metric and those hashes."""
+        return self.metric == metric and dict(self.hashes) == dict(hashes)
+
+    def save(self, path: Path) -> None:
+        """Writes atomically. Raises OSError, with the path, where that fails."""
+        keys = list(self.increases)
+        columns = [
+            [layer for layer, _ in keys],
+            [str(variant) for _, variant in keys],
+            [variant.encoding for _, variant in keys],
+            [variant.activation for _, variant in keys],
+            [json.dumps(variant.parameters) for _, variant in keys],
+            [self.loss(*key) for key in keys],
+            [self.standard_error(*key) for key in keys],
+            [self.increases[key] for key in keys],
+        ]
+        arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
+        header = {"metric": self.metric, "hashes": dict(self.hashes), "images": self.images}
+        write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), header, FORM, VERSION)
+
+    @classmethod
+    def load(cls, path: Path) -> LossProfile:
+        """Raises FileFormatError, with the path and the remedy, for anything that `save` has not written."""
+        table, header = read_table(path, SCHEMA, FORM, VERSION, REMEDY)
+        try:
+            return cls(header["metric"], header["hashes"], _increases(table))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
+
+
+def cache_folder() -> Path:
+    """Where profiles are kept between runs: $BITPLAN_CACHE, else ~/.cache/bitplan."""
+    named = os.environ.get("BITPLAN_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "bitplan"
+
+
+def cache_path(metric: str, hashes: Mapping[str, str]) -> Path:
+    """The profile's place in the cache: a name made of all that it depends on, so that a stale one is never read."""
+    text = json.dumps([VERSION, metric, *(hashes[name] for name in HASHES)])
+    return cache_folder() / "loss" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.arrow"
+
+
+def _standard_error(values: NDArray[np.float32]) -> float:
+    return float(values.std(ddof=1, dtype=np.float64)) / sqrt(len(values)) if len(values) > 1 else float("inf")
+
+
+def _increases(table: pa.Table) -> dict[tuple[str, Variant], NDArray[np.float32]]:
+    found: dict[tuple[str, Variant], NDArray[np.float32]] = {}
+    for index in range(table.num_rows):
+        layer, encoding, activation, parameters = (
+            table[name][index].as_py() for name in ("layer", "encoding", "activation", "parameters")
+        )
+        pairs = tuple((str(name), float(value)) for name, value in json.loads(parameters))
+        found[layer, Variant(encoding, activation, pairs)] = np.array(table["increases"][index].values, np.float32)
+    if len(found) != table.num_rows:
+        raise ValueError("a layer has the same variant twice")
+    return found

@@ -1,0 +1,160 @@
+"""Times executor steps on this machine, inside whole networks, by the kernels that will run.
+
+A step is slower or faster with the cache state it finds, so it is timed in the network it belongs to: a few policies
+that together execute every wanted step are loaded side by side and run in turn, a few runs at each visit. The first
+run of a visit is left out: it finds the caches full of another policy's weights, while a latency is promised for
+repeated inference. Many short visits spread slow drifts of the machine over all steps alike; what is left between
+groups of policies is divided out by the anchor, which is visited in every round.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.errors import UsageError
+from bitplan.network import Network
+from bitplan.profiles.anchor import Anchor
+from bitplan.profiles.cover import Menu, covering_policies
+from bitplan.profiles.device import DeviceProfile, Latency
+from bitplan.profiles.executor import Executor, Inputs, Load, load_runtime
+from bitplan.profiles.fingerprint import Fingerprint, this_machine
+from bitplan.profiles.samples import summary, undisturbed, without_gaps
+from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input
+from bitplan.profiles.steps import StepKey, all_keys, policy_steps
+from bitplan.variant import Variant
+
+ROUNDS = 25
+VISIT_SECONDS = 0.01
+FEWEST_RUNS, MOST_RUNS = 3, 20
+"""Runs of a visit: as many as fit into VISIT_SECONDS, within these."""
+ANCHOR_RUNS = 5
+GROUP_BYTES = 256 << 20
+GROUP_POLICIES = 12
+"""Policies that are loaded at the same time: at most so many, of at most so many bytes together (at least one)."""
+
+_Loadable = tuple[dict[str, Variant], bytes]
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many visits are done."""
+
+
+@dataclass
+class _Visited:
+    """One loaded policy and what its visits gave: seconds [runs, steps]."""
+
+    keys: tuple[StepKey, ...]
+    executor: Executor
+    inputs: Inputs
+    runs: int = FEWEST_RUNS
+    times: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def warm_up(self) -> None:
+        """Two runs; the second tells how many fit into a visit."""
+        seconds = float(self.executor.time_steps(self.inputs, 2)[1].sum())
+        self.runs = min(max(math.ceil(VISIT_SECONDS / max(seconds, 1e-9)), FEWEST_RUNS), MOST_RUNS)
+
+    def visit(self) -> None:
+        self.times.append(self.executor.time_steps(self.inputs, self.runs + 1)[1:])
+
+    def undisturbed(self) -> NDArray[np.float64]:
+        times = np.concatenate(self.times)
+        return times[undisturbed(times.sum(1))]
+
+
+def measure(
+    network: Network,
+    menu: Menu,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    profile: DeviceProfile | None = None,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+    save: Callable[[DeviceProfile], None] | None = None,
+    load: Load = load_runtime,
+    fingerprint: Fingerprint | None = None,
+) -> DeviceProfile:
+    """The profile with every step that a policy of the menu can execute; steps that `profile` has are not timed again.
+
+    `save` is called with the profile so far after each group of policies, so that an interrupted measurement goes on
+    where it was. Raises UsageError if `profile` was measured on another machine or with other kernels.
+    """
+    here = fingerprint or this_machine()
+    if profile and (differences := here.differences(profile.fingerprint)):
+        raise UsageError(
+            f"the device profile was measured elsewhere: {'; '.join(differences)}; measure into a file of its own"
+        )
+    wanted = all_keys(network, menu, threads, batch)
+    missing = profile.missing(wanted) if profile else wanted
+    policies = covering_policies(network, menu, missing, threads, batch)
+    inputs = stand_in_input(network, batch)
+    anchor = Anchor(load)
+    pooled: dict[StepKey, list[NDArray[np.float64]]] = defaultdict(list)
+    done = 0
+
+    def count_visit() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(policies) * rounds)
+
+    for group in _groups((policy, stand_in_artifact(network, policy, batch)) for policy in policies):
+        visited = [
+            _Visited(_checked_keys(executor, policy_steps(network, policy, threads, batch)), executor, inputs)
+            for policy, artifact in group
+            for executor in [load(artifact, threads)]
+        ]
+        level = _visit_in_turn(visited, anchor, rounds, count_visit)
+        profile = profile or DeviceProfile(here, level)
+        for one in visited:
+            seconds = one.undisturbed() * (profile.anchor.median / level.median)
+            for number, key in enumerate(one.keys):
+                if key in missing:
+                    pooled[key].append(seconds[:, number])
+        measured = {key: summary(np.concatenate(samples)) for key, samples in pooled.items()}
+        profile = replace(profile, fingerprint=here, entries={**profile.entries, **measured})
+        if save:
+            save(profile)
+    return profile or DeviceProfile(here, anchor.measure())
+
+
+def _visit_in_turn(visited: Sequence[_Visited], anchor: Anchor, rounds: int, count: Callable[[], None]) -> Latency:
+    """Visits every policy and the anchor in each round, in changing order; returns the anchor's latency."""
+    shuffle = random.Random(0)
+    for one in visited:
+        one.warm_up()
+    anchor_times: list[float] = []
+    for _ in range(rounds):
+        anchor_times += anchor.time(ANCHOR_RUNS)
+        for one in shuffle.sample(visited, len(visited)):
+            one.visit()
+            count()
+    return summary(without_gaps(anchor_times))
+
+
+def _checked_keys(executor: Executor, steps: Mapping[str, StepKey]) -> tuple[StepKey, ...]:
+    """The keys in the executor's order. Raises RuntimeError where it runs other steps than it should."""
+    if list(executor.steps) != list(steps):
+        raise RuntimeError(f"the executor runs the steps {list(executor.steps)}, expected {list(steps)}")
+    return tuple(steps.values())
+
+
+def _groups(artifacts: Iterable[_Loadable]) -> Iterator[list[_Loadable]]:
+    """Splits them, in order, into groups small enough to be loaded together."""
+    group: list[_Loadable] = []
+    size = 0
+    for policy, artifact in artifacts:
+        if group and (len(group) == GROUP_POLICIES or size + len(artifact) > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append((policy, artifact))
+        size += len(artifact)
+    if group:
+        yield group

@@ -1,0 +1,59 @@
+"""The latency of a finished artifact, timed in a process of its own: what "the target was met" rests on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.errors import BitplanError
+from bitplan.profiles.device import Latency
+
+RUNS = 200
+"""Fewest runs that a median which claims something is taken over."""
+SECONDS = 60.0
+"""Slow networks are timed for so long only, even if that means fewer runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """Seconds of one inference, and the anchor's seconds between those inferences."""
+
+    latency: Latency
+    anchor: Latency
+
+
+def measure_policy(
+    artifact: Path | bytes,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    runs: int = RUNS,
+    threads: int = 1,
+    seconds: float = SECONDS,
+) -> MeasuredLatency:
+    """Times `runs` inferences of an artifact on raw inputs (by name, batch first) in a fresh process, warmed up and in
+    turn with the anchor. Raises BitplanError with the child's last words if it fails."""
+    with tempfile.TemporaryDirectory(prefix="bitplan-") as folder:
+        path = Path(folder) / "policy.artifact"
+        if isinstance(artifact, bytes):
+            path.write_bytes(artifact)
+        else:
+            path = artifact
+        arrays = Path(folder) / "inputs.npz"
+        np.savez(arrays, **dict(inputs))
+        command = [sys.executable, "-m", "bitplan.profiles.time_artifact", str(path), str(arrays)]
+        command += ["--runs", str(runs), "--threads", str(threads), "--seconds", str(seconds)]
+        child = subprocess.run(command, capture_output=True, text=True)
+    if child.returncode:
+        reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
+        raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")
+    result = json.loads(child.stdout)
+    return MeasuredLatency(Latency(**result["latency"]), Latency(**result["anchor"]))

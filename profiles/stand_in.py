@@ -1,0 +1,73 @@
+"""Artifacts with made-up weights: what a network's kernels cost does not depend on what the weights say.
+
+Codes are drawn at random from the levels that an encoding uses, and scaled like He initialisation (arXiv 1502.01852),
+so that activations neither vanish into denormal numbers nor overflow, which would change a float kernel's speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.base import round_to_half
+from bitplan.formats import Range
+from bitplan.kernels.artifact import pack_artifact
+from bitplan.network import Network, Node, ScaleShift, WeightShape
+from bitplan.variant import F32, Variant
+
+RANGE = Range(0.05, 128)
+"""Held by all values alike, as operations like max pooling demand of their input and output."""
+
+KEPT_RATIO = 3.0
+"""Magnitude of a kept weight over its channel's scale."""
+
+
+def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generator) -> EncodedLayer:
+    """A layer of the given shape and variant with random codes and zero bias."""
+    size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+    bias = np.zeros(shape.out_channels, np.float32)
+    spread = sqrt(2 / shape.reduction)
+    if variant.activation == F32:
+        values = rng.standard_normal(size, np.float32) * np.float32(spread)
+        return EncodedLayer(variant, shape, bias, values=values)
+    encoding = encoding_of(variant)
+    sample = rng.standard_normal((1, 4096, 1, 1), np.float32)
+    levels = np.unique(encoding.quantise(sample, np.zeros(1, np.float32), variant).levels)
+    codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)
+    scale = np.full(shape.out_channels, spread / sqrt(np.mean(levels.astype(np.float64) ** 2)), np.float32)
+    kept = encoding.full_precision_weights(shape, variant)
+    positions = np.sort(rng.choice(shape.count, kept, replace=False, shuffle=False)).astype(np.int64)
+    ratios = rng.choice(np.array([-KEPT_RATIO, KEPT_RATIO], np.float32), kept)
+    return EncodedLayer(variant, shape, bias, round_to_half(scale), codes, positions, ratios)
+
+
+def stand_in_artifact(network: Network, variants: Mapping[str, Variant], batch: int = 1, seed: int = 0) -> bytes:
+    """The artifact of a policy with random weights, for the given largest batch."""
+    rng = np.random.default_rng(seed)
+    layers = {
+        node.name: stand_in_layer(network.weight_shape(node), variants[node.name], rng) for node in network.layers
+    }
+    shifts: dict[str, NDArray[np.float32]] = {}
+    for node in network:
+        if isinstance(node.op, ScaleShift):
+            channels = node.shape[0 if len(node.shape) == 3 else -1]
+            shifts[f"{node.name}.scale"] = np.ones(channels, np.float32)
+            shifts[f"{node.name}.shift"] = np.zeros(channels, np.float32)
+    ranges = {node.name: RANGE for node in network}
+    return pack_artifact(network, shifts, layers, ranges, planned_batch=batch)
+
+
+def stand_in_input(network: Network, batch: int = 1, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Raw inputs by name: bytes for images, standard normal numbers for anything else."""
+    rng = np.random.default_rng(seed)
+
+    def raw(node: Node) -> NDArray[Any]:
+        shape = (batch, *node.shape)
+        return rng.integers(0, 256, shape, np.uint8) if len(shape) == 4 else rng.standard_normal(shape, np.float32)
+
+    return {node.name: raw(node) for node in network.inputs}

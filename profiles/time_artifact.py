@@ -1,0 +1,60 @@
+"""The process that `measure_policy` starts: times one artifact and prints its quantiles as JSON.
+
+python -m bitplan.profiles.time_artifact ARTIFACT INPUTS.npz --runs 200 --threads 1 --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from bitplan.profiles.anchor import Anchor
+from bitplan.profiles.executor import Executor, Inputs, load_runtime
+from bitplan.profiles.measure_policy import RUNS, SECONDS, MeasuredLatency
+from bitplan.profiles.samples import summary, without_gaps
+
+VISITS = 20
+WARM_UP_SECONDS = 0.3
+ANCHOR_RUNS = 10
+
+
+def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float) -> MeasuredLatency:
+    """Times at least `runs` runs (fewer if that takes longer than `seconds`) in visits between which the anchor is
+    timed; the first run of a visit is left out, since it finds the anchor's data in the caches."""
+    start = perf_counter()
+    while perf_counter() - start < WARM_UP_SECONDS:
+        executor.time_runs(inputs, 1)
+        anchor.time(1)
+    start = perf_counter()
+    totals: list[float] = []
+    anchor_totals: list[float] = []
+    per_visit = -(-runs // VISITS)
+    while len(totals) < runs and (not totals or perf_counter() - start < seconds):
+        anchor_totals += anchor.time(ANCHOR_RUNS)
+        totals += executor.time_runs(inputs, per_visit + 1)[1:].tolist()
+    return MeasuredLatency(summary(totals), summary(without_gaps(anchor_totals)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    options = parser.parse_args()
+    executor = load_runtime(options.artifact.read_bytes(), options.threads)
+    with np.load(options.inputs, allow_pickle=False) as arrays:
+        inputs = dict(arrays)
+    measured = time_in_turn(executor, inputs, Anchor(), options.runs, options.seconds)
+    json.dump(asdict(measured), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bitplan.formats import Range, derive_formats
+from bitplan.kernels.arena import lifetimes, peak_bytes, plan_arena, value_bytes
+from bitplan.network import (
+    RELU,
+    Activation,
+    Add,
+    Conv2d,
+    Input,
+    Linear,
+    Mean,
+    Network,
+    Node,
+    Preprocessing,
+    Softmax,
+    WeightShape,
+    weights_hash,
+)
+from bitplan.variant import FLOAT32, Variant
+from hypothesis import given
+from hypothesis import strategies as st
+
+INT4 = Variant("int4")
+CONV = Conv2d((3, 3), padding=(1, 1, 1, 1), activation=RELU)
+
+
+def residual_network() -> Network:
+    return Network(
+        (
+            Node("x", Input(), (), (3, 8, 8)),
+            Node("a", CONV, ("x",), (16, 8, 8)),
+            Node("b", CONV, ("a",), (16, 8, 8)),
+            Node("c", CONV, ("b", "a"), (16, 8, 8)),
+            Node("sum", Add(), ("c", "b"), (16, 8, 8)),
+            Node("mean", Mean(), ("sum",), (16,)),
+            Node("fc", Linear(), ("mean",), (10,)),
+        ),
+        ("fc",),
+    )
+
+
+def test_a_network_refuses_what_is_no_graph() -> None:
+    x = Node("x", Input(), (), (3, 8, 8))
+    with pytest.raises(ValueError, match="two nodes"):
+        Network((x, x), ("x",))
+    with pytest.raises(ValueError, match="'later'"):
+        Network((x, Node("a", Mean(), ("later",), (3,))), ("a",))
+    with pytest.raises(ValueError, match="output 'y'"):
+        Network((x,), ("y",))
+    with pytest.raises(ValueError, match="empty shape"):
+        Network((Node("x", Input(), (), (0, 8, 8)),), ("x",))
+
+
+def test_weight_shapes_and_multiply_adds() -> None:
+    network = residual_network()
+    assert [node.name for node in network.layers] == ["a", "b", "c", "fc"]
+    assert network.weight_shape(network.by_name["a"]) == WeightShape(16, 3, (3, 3))
+    assert network.multiply_adds(network.by_name["a"]) == 16 * 3 * 9 * 64
+    assert network.multiply_adds(network.by_name["fc"]) == 160
+    with pytest.raises(TypeError, match="no weight"):
+        network.weight_shape(network.by_name["mean"])
+    assert WeightShape(8, 8, (3, 3), 8).depthwise
+    assert not WeightShape(1, 1).depthwise
+
+
+def test_signatures_ignore_names_and_know_shapes() -> None:
+    network = residual_network()
+    a, b, c = (network.signature(network.by_name[name]) for name in "abc")
+    assert b != c, "a residual input is part of the signature"
+    assert a != b
+    renamed = Network(tuple(dataclasses.replace(n) for n in network), network.outputs)
+    assert renamed.signature(renamed.by_name["b"]) == b
+
+
+def test_hashes_see_every_change() -> None:
+    network = residual_network()
+    other = Network(network.nodes, network.outputs, Preprocessing((1.0,), (2.0,)))
+    assert network.content_hash == residual_network().content_hash != other.content_hash
+    one = {"a.weight": np.zeros((2, 3), np.float32)}
+    assert weights_hash(one) != weights_hash({"a.weight": np.zeros((3, 2), np.float32)})
+
+
+def test_preprocessing_is_validated() -> None:
+    with pytest.raises(ValueError, match="one of each"):
+        Preprocessing((1.0,), ())
+    with pytest.raises(ValueError, match="positive"):
+        Preprocessing((1.0,), (0.0,))
+    with pytest.raises(ValueError, match="not one of"):
+        Activation("swoosh")
+
+
+def test_formats_follow_the_readers() -> None:
+    network = residual_network()
+    both = frozenset({"f32", "u8"})
+    formats = derive_formats(network, {"a": INT4, "b": FLOAT32, "c": INT4, "fc": INT4})
+    assert formats.kept["x"] == {"u8"}
+    assert formats.kept["a"] == both, "b reads it in f32, c's residual in u8"
+    assert formats.kept["b"] == {"u8"}, "the add follows its own value, which only u8 readers read"
+    assert formats.kept["fc"] == {"f32"}, "an output"
+    assert formats.read["sum"] == formats.read["mean"] == "u8"
+    floats = derive_formats(network, dict.fromkeys("abc", FLOAT32) | {"fc": FLOAT32})
+    assert set().union(*floats.kept.values()) == {"f32"}
+
+
+def test_softmax_reads_floats() -> None:
+    network = Network(
+        (
+            Node("x", Input(), (), (4,)),
+            Node("fc", Linear(), ("x",), (4,)),
+            Node("p", Softmax(), ("fc",), (4,)),
+            Node("out", Linear(), ("p",), (4,)),
+        ),
+        ("out",),
+    )
+    formats = derive_formats(network, {"fc": INT4, "out": INT4})
+    assert formats.read["p"] == "f32"
+    assert formats.kept["p"] == {"u8"}
+
+
+@given(st.lists(st.sampled_from([FLOAT32, INT4]), min_size=4, max_size=4))
+def test_the_arena_never_overlaps_and_meets_its_bound(choice: list[Variant]) -> None:
+    network = residual_network()
+    formats = derive_formats(network, dict(zip(["a", "b", "c", "fc"], choice, strict=True)))
+    arena = plan_arena(network, formats)
+    alive = lifetimes(network)
+    blocks = [
+        (offset, offset + value_bytes(network.by_name[name].shape, form), alive[name])
+        for (name, form), offset in arena.offsets.items()
+    ]
+    for i, (start, end, (first, last)) in enumerate(blocks):
+        assert end <= arena.size
+        for other_start, other_end, (other_first, other_last) in blocks[:i]:
+            together = first <= other_last and other_first <= last
+            assert not together or end <= other_start or other_end <= start
+    assert arena.size >= peak_bytes(network, formats)
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(0.0, 0), (-1.0, 0), (float("inf"), 0), (1.0, 256), (1.0, -1)])
+def test_ranges_are_validated(scale: float, zero: int) -> None:
+    with pytest.raises(ValueError, match="range"):
+        Range(scale, zero)
+
+
+@pytest.mark.parametrize("text", ["int4", "apb:kept=0.01", "float32"])
+def test_variants_are_written_as_they_are_read(text: str) -> None:
+    assert str(Variant.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "Int4", "apb:kept", "apb:kept=x", "apb:=1", "4bit"])
+def test_variants_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="variant"):
+        Variant.parse(text)

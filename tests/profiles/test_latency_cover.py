@@ -1,0 +1,99 @@
+"""The policies that latencies are measured in."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from bitplan.encodings import default_menu, encoding_of
+from bitplan.kernels.artifact import artifact_bytes
+from bitplan.network import Add, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, ScaleShift
+from bitplan.profiles.cover import covering_policies
+from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input, stand_in_layer
+from bitplan.profiles.steps import all_keys, policy_steps
+from bitplan.variant import F32, Variant
+
+
+def network(blocks: int = 3) -> Network:
+    """Residual blocks with repeating signatures, a separate batch norm and a pool."""
+    conv = Conv2d((3, 3), padding=(1, 1, 1, 1))
+    nodes = [Node("image", Input(), (), (3, 8, 8)), Node("stem", conv, ("image",), (16, 8, 8))]
+    last = "stem"
+    for number in range(blocks):
+        first, second, total = f"a{number}", f"b{number}", f"sum{number}"
+        nodes += [
+            Node(first, conv, (last,), (16, 8, 8)),
+            Node(second, Conv2d((3, 3), padding=(1, 1, 1, 1), groups=16), (first,), (16, 8, 8)),
+            Node(total, Add(), (second, last), (16, 8, 8)),
+        ]
+        last = total
+    nodes += [
+        Node("norm", ScaleShift(), (last,), (16, 8, 8)),
+        Node("pool", MaxPool((2, 2), (2, 2)), ("norm",), (16, 4, 4)),
+        Node("mean", Mean(), ("pool",), (16,)),
+        Node("head", Linear(), ("mean",), (10,)),
+    ]
+    return Network(tuple(nodes), ("head",))
+
+
+def test_the_policies_cover_every_key_of_the_menu() -> None:
+    net, variants = network(), default_menu()
+    menu = {layer.name: variants for layer in net.layers}
+    wanted = all_keys(net, menu)
+    policies = covering_policies(net, menu, wanted)
+    covered = {key for policy in policies for key in policy_steps(net, policy).values()}
+    assert covered == wanted
+    assert all(set(policy) == set(menu) for policy in policies)
+    assert policies[: len(variants)] == [dict.fromkeys(menu, variant) for variant in variants]
+    assert len(policies) <= 4 * len(variants)  # few: one policy per key would be hundreds
+
+
+def test_only_what_is_wanted_is_covered() -> None:
+    net = network()
+    menu = {layer.name: default_menu() for layer in net.layers}
+    wanted = {key for key in all_keys(net, menu) if key.variant == "ternary" and key.output == F32}
+    policies = covering_policies(net, menu, wanted)
+    assert 1 <= len(policies) <= 3
+    assert wanted <= {key for policy in policies for key in policy_steps(net, policy).values()}
+    assert covering_policies(net, menu, []) == []
+
+
+def test_menus_that_differ_by_layer_are_respected() -> None:
+    net = network()
+    menu = {layer.name: (Variant("int8"),) if "a" in layer.name else default_menu() for layer in net.layers}
+    policies = covering_policies(net, menu, all_keys(net, menu))
+    assert all(policy[name] in menu[name] for policy, name in product(policies, menu))
+
+
+@pytest.mark.parametrize("variant", default_menu(), ids=str)
+def test_stand_in_layers_pack_like_real_ones(variant: Variant) -> None:
+    net = network()
+    for node in net.layers:
+        shape = net.weight_shape(node)
+        layer = stand_in_layer(shape, variant, np.random.default_rng(0))
+        encoding = encoding_of(variant)
+        data = encoding.pack(layer)
+        assert len(data) == encoding.size_bytes(shape, variant)
+        again = encoding.unpack(data, shape, variant)
+        np.testing.assert_array_equal(again.weight, layer.weight)
+        assert len(layer.kept_positions) == (
+            0 if variant.activation == F32 else encoding.full_precision_weights(shape, variant)
+        )
+        # He initialisation: as much power out as in, so that deep float networks stay in the normal range
+        power = float(np.mean(layer.weight.astype(np.float64) ** 2)) * shape.reduction
+        assert 1 < power < 4
+
+
+def test_a_stand_in_artifact_has_the_size_of_a_real_one() -> None:
+    net = network()
+    policy = {layer.name: variant for layer, variant in zip(net.layers, default_menu(), strict=False)}
+    assert len(stand_in_artifact(net, policy, batch=4)) == artifact_bytes(net, policy)
+
+
+def test_inputs_are_bytes_for_images_and_floats_otherwise() -> None:
+    both = Network((Node("image", Input(), (), (3, 2, 2)), Node("vector", Input(), (), (5,))), ("image", "vector"))
+    arrays = stand_in_input(both, 7)
+    assert (arrays["image"].dtype, arrays["image"].shape) == (np.uint8, (7, 3, 2, 2))
+    assert (arrays["vector"].dtype, arrays["vector"].shape) == (np.float32, (7, 5))
