@@ -13,10 +13,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+from networks import Case, cases
+
 from bitplan.encodings import default_menu
 from bitplan.evaluate import divergence, outputs_of
 from bitplan.kernels.artifact import artifact_bytes
-from bitplan.optimizer.plan import plan, uniform
+from bitplan.optimizer.plan import plan, uniform_variants
 from bitplan.policies.menu import menu_for
 from bitplan.policies.realise import realise
 from bitplan.profiles.loss import LossProfile
@@ -24,7 +26,6 @@ from bitplan.profiles.measure_loss import measure
 from bitplan.simulate import Simulator
 from bitplan.targets import Targets
 from bitplan.variant import Variant
-from networks import Case, cases
 
 EXCLUDED = ("float32", "int8")
 
@@ -66,7 +67,8 @@ def compare(case: Case, images: int, cache: Path) -> list[dict[str, object]]:
     for variant in default_menu():
         if variant.encoding in EXCLUDED:
             continue
-        rival = uniform(case.network, variant, menu)
+        rival = uniform_variants(case.network, variant, menu)
+        assert rival
         budget = artifact_bytes(case.network, rival)
         ours = plan(case.network, profile, None, Targets(bytes=budget), menu)
         assert artifact_bytes(case.network, ours.variants) <= budget

@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from networks import Case, cases
+
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.evaluate import outputs_of
 from bitplan.kernels import Runtime
@@ -20,7 +22,6 @@ from bitplan.kernels.artifact import pack_artifact
 from bitplan.policies.realise import realise
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
-from networks import Case, cases
 
 RANDOM_POLICIES = 3
 

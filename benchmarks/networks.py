@@ -18,10 +18,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from bitplan.capture import capture
 from bitplan.example import PREPROCESSING, example_data, example_module
 from bitplan.network import Network, Preprocessing
-from numpy.typing import NDArray
 
 CALIBRATION = 512
 HALF = 250

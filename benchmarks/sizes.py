@@ -1,6 +1,6 @@
 """Predicted file bytes against the bytes on disk, for random policies.
 
-    python benchmarks/sizes.py [NETWORK ...] [--policies 20]
+python benchmarks/sizes.py [NETWORK ...] [--policies 20]
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from networks import Case, cases
+
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.formats import Range
 from bitplan.kernels.artifact import artifact_bytes, write_artifact
-from networks import Case, cases
 
 
 def check(case: Case, policies: int) -> None:

@@ -17,7 +17,9 @@ Metric = Callable[[NDArray[np.float32], NDArray[Any]], float]
 """(outputs [N, ...], labels [N]) to a figure of merit, larger being better."""
 
 
-def outputs_of(run: Run, images: NDArray[Any], batch: int, report: Callable[[int, int, str], None] | None = None) -> NDArray[np.float32]:
+def outputs_of(
+    run: Run, images: NDArray[Any], batch: int, report: Callable[[int, int, str], None] | None = None
+) -> NDArray[np.float32]:
     """All images through `run` in batches."""
     parts = []
     for start in range(0, len(images), batch):
@@ -95,7 +97,11 @@ def runtime_runner(artifact: Path | bytes, threads: int) -> tuple[Run, int]:
     """A `Run` over the artifact's runtime, and the largest batch it takes."""
     from bitplan.kernels import Runtime
 
-    runtime = Runtime.from_bytes(artifact, threads=threads) if isinstance(artifact, bytes) else Runtime.load(artifact, threads=threads)
+    runtime = (
+        Runtime.from_bytes(artifact, threads=threads)
+        if isinstance(artifact, bytes)
+        else Runtime.load(artifact, threads=threads)
+    )
     first = runtime.outputs[0].name
 
     def run(images: NDArray[Any]) -> NDArray[np.float32]:

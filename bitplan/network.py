@@ -239,7 +239,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}; give one of each per channel")
+            raise ValueError(
+                f"mean has {len(self.mean)} values and std has {len(self.std)}; give one of each per channel"
+            )
         if not all(s > 0 and np.isfinite(s) for s in self.std) or not all(np.isfinite(m) for m in self.mean):
             raise ValueError(f"mean {self.mean} must be finite and std {self.std} finite and positive")
 

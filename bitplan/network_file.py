@@ -38,13 +38,17 @@ def read_network(path: Path) -> Network:
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']} is not {VERSION}; make the file again with 'optimize profile'")
+            raise ValueError(
+                f"version {content['version']} is not {VERSION}; make the file again with 'optimize profile'"
+            )
         nodes = tuple(_node(entry) for entry in content["nodes"])
         return Network(nodes, tuple(content["outputs"]), Preprocessing(**_tuples(content["preprocessing"])))
     except OSError as error:
         raise FileFormatError(f"network file {path}: {error.strerror}; make it with 'optimize profile'") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"network file {path} cannot be read: {error}; make it again with 'optimize profile'") from error
+        raise FileFormatError(
+            f"network file {path} cannot be read: {error}; make it again with 'optimize profile'"
+        ) from error
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

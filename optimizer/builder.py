@@ -15,7 +15,7 @@ from math import ceil, floor, frexp, isfinite
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bitplan.optimizer.problem import LARGEST_TOTAL, Group, Integers, Link, Mask, Problem, Resource
+from bitplan.optimizer.problem import LARGEST_TOTAL, Group, Integers, Link, Mask, Problem, Resource, frozen
 
 TOTAL_BITS = 36
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ class ProblemBuilder:
             tuple(self.groups),
             resources,
             objective,
-            {link: _frozen(mask, np.bool_) for link, mask in sorted(self._forbidden.items())},
+            {link: frozen(mask) for link, mask in sorted(self._forbidden.items())},
         )
 
     def _resources_of(self, target: str) -> list[Resource]:
@@ -108,14 +108,16 @@ class ProblemBuilder:
 
     def _resource(self, name: str, costs: _Costs, resolution: float) -> Resource:
         if costs.counted and _largest(costs) >= LARGEST_TOTAL:
-            raise ValueError(f"resource {name!r} can reach {_largest(costs):.3g}, more than can be counted exactly (2^53)")
+            raise ValueError(
+                f"resource {name!r} can reach {_largest(costs):.3g}, more than can be counted exactly (2^53)"
+            )
 
         def scaled(table: Floats, where: tuple[int, ...]) -> Integers:
             units = np.rint(table / resolution)
             if costs.counted and not np.array_equal(units, table):
                 place = np.unravel_index(int(np.argmax(units != table)), table.shape)
                 raise ValueError(f"{self._place(name, where, place)} is {table[place]}, not a whole number")
-            return _frozen(units, np.int64)
+            return frozen(units.astype(np.int64))
 
         nothing = [np.zeros(len(group.options)) for group in self.groups]
         linear = tuple(scaled(costs.linear.get(g, nothing[g]), (g,)) for g in range(len(self.groups)))
@@ -152,9 +154,3 @@ def _largest(costs: _Costs) -> float:
 def _resolution(largest: float) -> float:
     """The power of two r with 2^(TOTAL_BITS - 1) <= largest / r < 2^TOTAL_BITS."""
     return 2.0 ** max(frexp(largest)[1] - TOTAL_BITS, -1000) if largest > 0 else 1.0
-
-
-def _frozen(table: NDArray[np.generic], kind: type[np.generic]) -> NDArray[np.generic]:
-    array = np.ascontiguousarray(table, kind)
-    array.setflags(write=False)
-    return array

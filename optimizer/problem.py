@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ Mask = NDArray[np.bool_]
 Link = tuple[int, int]
 Choices = tuple[int, ...]
 """One option number per group."""
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 LARGEST_TOTAL = 2**53
 """No resource may reach this magnitude, whatever is chosen: sums stay far below CP-SAT's 2^62, and floating-point
@@ -182,3 +185,10 @@ def _validate_table(table: NDArray[np.generic], shape: tuple[int, ...], what: st
         raise ValueError(f"{what} have type {table.dtype}, not {np.dtype(kind)}")
     if table.flags.writeable:
         raise ValueError(f"{what} can be written to; freeze the array first")
+
+
+def frozen(table: NDArray[Scalar]) -> NDArray[Scalar]:
+    """A copy that cannot be written to."""
+    copy = np.array(table, order="C")
+    copy.setflags(write=False)
+    return copy

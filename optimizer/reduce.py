@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitplan.optimizer.problem import Choices, Integers, Mask, Problem
+from bitplan.optimizer.problem import Choices, Integers, Mask, Problem, frozen
 from bitplan.optimizer.tables import Tables
 
 
@@ -51,7 +51,7 @@ def _remove_dominated(problem: Problem, tables: Tables, group: int, alive: list[
     # worst[r, i, k]: the most that taking k for i can add to resource r
     linear = tables.linear[group]
     worst = linear[:, None, :] - linear[:, :, None]
-    possible = np.ones(worst.shape[1:], np.bool_)
+    possible: Mask = np.ones(worst.shape[1:], np.bool_)
     for link in tables.links[group]:
         others = alive[link.other]
         allowed = link.allowed[:, others]
@@ -60,10 +60,10 @@ def _remove_dominated(problem: Problem, tables: Tables, group: int, alive: list[
             costs = table[:, others]
             difference = np.where(allowed[:, None, :], costs[None, :, :] - costs[:, None, :], np.iinfo(np.int64).min)
             worst[number] += np.where(allowed.any(1)[:, None], difference.max(2, initial=np.iinfo(np.int64).min), 0)
-    dominates = possible & (worst <= 0).all(0)
+    possible &= np.all(worst <= 0, axis=0)
     changed = False
     for i in _dearest_first(problem, group):
-        rivals = np.flatnonzero(dominates[i] & alive[group])
+        rivals = np.flatnonzero(possible[i] & alive[group])
         rivals = rivals[rivals != i]
         if alive[group][i] and len(rivals):
             alive[group][i] = False
@@ -86,11 +86,6 @@ def _followed(into: Integers) -> Integers:
 
 
 def _restricted(problem: Problem, kept: tuple[Integers, ...]) -> Problem:
-    def frozen(table: Integers) -> Integers:
-        table = np.ascontiguousarray(table)
-        table.setflags(write=False)
-        return table
-
     return Problem(
         tuple(
             replace(group, options=tuple(group.options[i] for i in indices))

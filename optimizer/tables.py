@@ -26,9 +26,7 @@ class Tables:
     def __init__(self, problem: Problem) -> None:
         active = problem.active
         self.problem = problem
-        self.linear = [
-            np.stack([resource.linear[g] for resource in active]) for g in range(len(problem.groups))
-        ]
+        self.linear = [np.stack([resource.linear[g] for resource in active]) for g in range(len(problem.groups))]
         self.constant = np.array([resource.constant for resource in active], np.int64)
         self.limits = np.array([np.inf if r.limit is None else r.limit for r in active])
         self.is_objective = np.array([resource.target == problem.objective for resource in active])

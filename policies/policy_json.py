@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -63,8 +63,8 @@ def _rule(error: jsonschema.ValidationError) -> str:
         unknown = next(key for key in error.instance if key not in known)
         return f"unknown key {unknown!r}; {suggestion(unknown, known, 'the keys here')}"
     if error.validator == "required":
-        required: Any = error.validator_value
-        missing = next(key for key in required if key not in error.instance)
+        required = cast(list[str], error.validator_value)
+        missing = next(key for key in required if key not in cast(dict[str, Any], error.instance))
         return f"the key {missing!r} is missing; add it"
     return error.message if len(error.message) <= 300 else f"{error.message[:300]}..."
 

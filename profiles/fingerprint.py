@@ -68,8 +68,9 @@ class Fingerprint:
         return Fingerprint(**{**data, "features": tuple(map(str, data["features"]))})
 
 
-def this_machine() -> Fingerprint:
-    """The fingerprint of this machine with the kernels that this process uses (see BITPLAN_ISA)."""
+def this_machine(isa: str | None = None) -> Fingerprint:
+    """The fingerprint of this machine with the kernels of an ISA level, by default the one that runtimes of this
+    process use (the best, or what BITPLAN_ISA names)."""
     from bitplan.kernels import _runtime  # here, because profiles of other machines are read where it is not built
 
     info = _first_processor()
@@ -79,9 +80,9 @@ def this_machine() -> Fingerprint:
     return Fingerprint(
         cpu=f"{model} ({', '.join(detail)})" if detail else model,
         features=tuple(feature for feature in FEATURES if feature in flags),
-        isa=_runtime.active_isa(),
+        isa=isa or _runtime.active_isa(),
         cores=os.cpu_count() or 1,
-        kernel_version=_runtime.kernel_version(),
+        kernel_version=_runtime.kernel_version,
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
         python=platform.python_version(),
         bitplan=__version__,

@@ -41,8 +41,8 @@ GROUP_POLICIES = 12
 
 _Loadable = tuple[dict[str, Variant], bytes]
 
-Progress = Callable[[int, int], None]
-"""Is told how many of how many visits are done."""
+Progress = Callable[[int, int, str], None]
+"""Is told how many of how many visits are done, and what is visited."""
 
 
 @dataclass
@@ -93,6 +93,8 @@ def measure(
         )
     wanted = all_keys(network, menu, threads, batch)
     missing = profile.missing(wanted) if profile else wanted
+    if profile and not missing:
+        return profile
     policies = covering_policies(network, menu, missing, threads, batch)
     inputs = stand_in_input(network, batch)
     anchor = Anchor(load)
@@ -103,7 +105,7 @@ def measure(
         nonlocal done
         done += 1
         if progress:
-            progress(done, len(policies) * rounds)
+            progress(done, len(policies) * rounds, f"{len(missing)} steps in {len(policies)} networks")
 
     for group in _groups((policy, stand_in_artifact(network, policy, batch)) for policy in policies):
         visited = [

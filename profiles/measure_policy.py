@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from bitplan.errors import BitplanError
 from bitplan.profiles.device import Latency
@@ -47,11 +48,11 @@ def measure_policy(
             path.write_bytes(artifact)
         else:
             path = artifact
-        arrays = Path(folder) / "inputs.npz"
-        np.savez(arrays, **dict(inputs))
+        arrays = Path(folder) / "inputs.safetensors"
+        save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, arrays)
         command = [sys.executable, "-m", "bitplan.profiles.time_artifact", str(path), str(arrays)]
         command += ["--runs", str(runs), "--threads", str(threads), "--seconds", str(seconds)]
-        child = subprocess.run(command, capture_output=True, text=True)
+        child = subprocess.run(command, check=False, capture_output=True, text=True)
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
         raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")

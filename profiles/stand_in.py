@@ -17,11 +17,8 @@ from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.base import round_to_half
 from bitplan.formats import Range
 from bitplan.kernels.artifact import pack_artifact
-from bitplan.network import Network, Node, ScaleShift, WeightShape
+from bitplan.network import SAME_RANGE, Network, Node, ScaleShift, WeightShape
 from bitplan.variant import F32, Variant
-
-RANGE = Range(0.05, 128)
-"""Held by all values alike, as operations like max pooling demand of their input and output."""
 
 KEPT_RATIO = 3.0
 """Magnitude of a kept weight over its channel's scale."""
@@ -58,8 +55,17 @@ def stand_in_artifact(network: Network, variants: Mapping[str, Variant], batch: 
             channels = node.shape[0 if len(node.shape) == 3 else -1]
             shifts[f"{node.name}.scale"] = np.ones(channels, np.float32)
             shifts[f"{node.name}.shift"] = np.zeros(channels, np.float32)
-    ranges = {node.name: RANGE for node in network}
-    return pack_artifact(network, shifts, layers, ranges, planned_batch=batch)
+    return pack_artifact(network, shifts, layers, stand_in_ranges(network), planned_batch=batch)
+
+
+def stand_in_ranges(network: Network) -> dict[str, Range]:
+    """Ranges that differ from value to value, as calibrated ones do (an operation whose operands happened to agree
+    could take a short cut), except where an operation's output has the range of its input."""
+    ranges: dict[str, Range] = {}
+    for number, node in enumerate(network):
+        shared = ranges[node.inputs[0]] if isinstance(node.op, SAME_RANGE) else None
+        ranges[node.name] = shared or Range(0.04 + 0.001 * (number % 16), 120 + number % 16)
+    return ranges
 
 
 def stand_in_input(network: Network, batch: int = 1, seed: int = 0) -> dict[str, NDArray[Any]]:

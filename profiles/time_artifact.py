@@ -1,18 +1,19 @@
 """The process that `measure_policy` starts: times one artifact and prints its quantiles as JSON.
 
-python -m bitplan.profiles.time_artifact ARTIFACT INPUTS.npz --runs 200 --threads 1 --seconds 60
+python -m bitplan.profiles.time_artifact ARTIFACT INPUTS.safetensors --runs 200 --threads 1 --seconds 60
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
+from safetensors.numpy import load_file
 
 from bitplan.profiles.anchor import Anchor
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
@@ -20,6 +21,9 @@ from bitplan.profiles.measure_policy import RUNS, SECONDS, MeasuredLatency
 from bitplan.profiles.samples import summary, without_gaps
 
 VISITS = 20
+VISIT_SECONDS = 0.2
+FEWEST_RUNS = 3
+"""Runs of a visit: a twentieth of all, but no more than fit into VISIT_SECONDS, and no fewer than FEWEST_RUNS."""
 WARM_UP_SECONDS = 0.3
 ANCHOR_RUNS = 10
 
@@ -28,13 +32,14 @@ def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, 
     """Times at least `runs` runs (fewer if that takes longer than `seconds`) in visits between which the anchor is
     timed; the first run of a visit is left out, since it finds the anchor's data in the caches."""
     start = perf_counter()
+    once = math.inf
     while perf_counter() - start < WARM_UP_SECONDS:
-        executor.time_runs(inputs, 1)
+        once = min(once, float(executor.time_runs(inputs, 1)[0]))
         anchor.time(1)
+    per_visit = min(-(-runs // VISITS), max(math.ceil(VISIT_SECONDS / once), FEWEST_RUNS))
     start = perf_counter()
     totals: list[float] = []
     anchor_totals: list[float] = []
-    per_visit = -(-runs // VISITS)
     while len(totals) < runs and (not totals or perf_counter() - start < seconds):
         anchor_totals += anchor.time(ANCHOR_RUNS)
         totals += executor.time_runs(inputs, per_visit + 1)[1:].tolist()
@@ -50,9 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     options = parser.parse_args()
     executor = load_runtime(options.artifact.read_bytes(), options.threads)
-    with np.load(options.inputs, allow_pickle=False) as arrays:
-        inputs = dict(arrays)
-    measured = time_in_turn(executor, inputs, Anchor(), options.runs, options.seconds)
+    measured = time_in_turn(executor, load_file(options.inputs), Anchor(), options.runs, options.seconds)
     json.dump(asdict(measured), sys.stdout)
 
 

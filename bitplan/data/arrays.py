@@ -23,11 +23,11 @@ LAYOUTS = "'x' and optionally 'y', or 'calibration_x' and 'test_x' with optional
 def load_npz(path: Path, split: Split, input_shape: Sequence[int] | None = None) -> Dataset:
     """The arrays of an .npz file (names: `LAYOUTS`). Object arrays and pickles are refused. Raises DataError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} holds a single array; save it by name: numpy.savez({path.name!r}, x=images)")
-            names = _layout(file.files, str(path))
-            arrays = {name: file[name] for name in names}
+            arrays = {name: file[name] for name in _layout(file.files, str(path))}
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; name an existing .npz file") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:

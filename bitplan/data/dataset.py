@@ -63,7 +63,7 @@ def check_images(x: object, source: str, input_shape: Sequence[int] | None = Non
         raise DataError(f"{source}: there are no images (shape {list(x.shape)})")
     if input_shape and tuple(x.shape[1:]) != tuple(input_shape):
         _explain_shape(x, source, tuple(input_shape))
-    if axes == 3 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+    if not input_shape and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         raise DataError(
             f"{source}: the images have shape {list(x.shape)}, which looks like channels last; "
             "they must be [N, C, H, W]: x.transpose(0, 3, 1, 2)"

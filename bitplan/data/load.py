@@ -64,9 +64,9 @@ def load_data(
         return load_npz(path, split, input_shape)
     if path.is_dir():
         return load_folder(path, split, preprocessing or Preprocessing(), input_shape)
-    if colon and "/" in rest:
-        raise UsageError(f"data {spec!r}: unknown data set {name!r}; {suggestion(name, KNOWN_SETS, 'data sets')}")
     if FUNCTION_SPEC.fullmatch(spec):
         return load_function(spec, split, input_shape)
+    if colon:
+        raise UsageError(f"data {spec!r}: unknown data set {name!r}; {suggestion(name, KNOWN_SETS, 'data sets')}")
     what = "is a file of an unknown kind" if path.exists() else "does not exist"
     raise UsageError(f"data {spec!r} {what}; give {FORMS}")

@@ -47,4 +47,5 @@ class ExampleNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(torch.relu(self.bn(self.conv(x))))
-        return self.classifier(x.mean((2, 3)))
+        logits: torch.Tensor = self.classifier(x.mean((2, 3)))
+        return logits

@@ -18,6 +18,7 @@ constexpr std::size_t kHeaderBytes = 112;
 constexpr char kMagic[8] = {'B', 'I', 'T', 'P', 'L', 'A', 'N', '\0'};
 constexpr std::uint64_t kMaxArenaBytes = std::uint64_t(1) << 40;  // of a whole batch
 constexpr std::size_t kMaxRank = 8;
+constexpr std::uint64_t kMaxElements = 0xFFFFFFFFu;  // of one value of one image
 
 // Reads the graph front to back.
 class Cursor {
@@ -164,9 +165,8 @@ Node read_node(Cursor& graph) {
   for (std::size_t axis = 0; axis < rank; ++axis) {
     node.shape.push_back(graph.get<std::uint32_t>(what));
     if (node.shape.back() == 0) throw FormatError(text("its shape has a size of zero on axis ", axis));
-    elements *= node.shape.back();  // both factors stay below 2^40 and 2^32: the check comes before it can wrap
-    if (elements > kMaxArenaBytes || (elements > 0xFFFFFFFFu && axis + 1 < rank))
-      throw FormatError("its shape has more elements than any arena can hold");
+    elements *= node.shape.back();  // two factors below 2^32
+    if (elements > kMaxElements) throw FormatError("its shape has 2^32 elements or more");
   }
   const std::size_t inputs = graph.get<std::uint8_t>(what);
   for (std::size_t i = 0; i < inputs; ++i) node.inputs.push_back(graph.get<std::uint16_t>(what));

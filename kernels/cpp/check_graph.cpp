@@ -141,6 +141,13 @@ Shape expected_shape(Node& node, const std::vector<const Shape*>& in) {
   return shape;
 }
 
+// A weight of so many elements that counting its bytes could overflow is not in any file.
+void check_weight_count(const LayerShape& shape) {
+  constexpr unsigned __int128 kMost = std::uint64_t(1) << 40;
+  const auto taps = (unsigned __int128)shape.height * shape.width * (shape.in / shape.groups);
+  require(taps <= kMost && taps * shape.out <= kMost, "its weight has more than 2^40 elements");
+}
+
 bool takes_activation(Op op) { return op >= Op::conv2d && op <= Op::mul; }
 
 void check_formats(const Artifact& artifact, const Node& node) {
@@ -153,7 +160,8 @@ void check_formats(const Artifact& artifact, const Node& node) {
   if (node.layer()) {
     const bool floats = node.weight.codec == Codec::float32;
     require(floats == (node.read == Format::f32), "float32 layers read f32 and all others u8; this one does not");
-    require(node.weight.codec == Codec::apb || node.weight.kept == 0, "only apb has kept weights");
+    require(node.weight.kept <= (node.weight.codec == Codec::apb ? node.weight.shape.count() : 0),
+            text("it keeps ", node.weight.kept, " weights; only apb keeps any, and no more than there are"));
   } else if (node.op == Op::softmax) {
     require(node.read == Format::f32, "softmax reads f32");
   } else {
@@ -212,6 +220,7 @@ void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const 
   for (const std::uint16_t input : node.inputs) in.push_back(&artifact.nodes[input].shape);
   const Shape expected = expected_shape(node, in);
   require(expected == node.shape, text("its shape is ", to_string(node.shape), "; its inputs make it ", to_string(expected)));
+  if (node.layer()) check_weight_count(node.weight.shape);
   if (node.layer() && in.size() == 2)
     require(*in[1] == node.shape, text("its residual has shape ", to_string(*in[1]), "; expected ", to_string(node.shape)));
   require(takes_activation(node.op) || node.activation.kind == ActivationKind::identity, "it cannot have an activation");

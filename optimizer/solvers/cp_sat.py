@@ -50,9 +50,7 @@ def _model(
     problem: Problem, flows: FlowModel, starts: Sequence[Choices]
 ) -> tuple[cp_model.CpModel, list[list[cp_model.IntVar]]]:
     model = cp_model.CpModel()
-    choices = [
-        [model.new_bool_var(f"{group.name} = {option}") for option in group.options] for group in problem.groups
-    ]
+    choices = [[model.new_bool_var(f"{group.name} = {option}") for option in group.options] for group in problem.groups]
     for options in choices:
         model.add_exactly_one(options)
     terms: list[tuple[list[cp_model.IntVar], list[int]]] = [([], []) for _ in flows.resources]
@@ -70,9 +68,12 @@ def _model(
             add_costs(number, options, [int(cost) for cost in table])
     for link in flows.links:
         a, b = link.link
-        rows = [[x for x, c in zip(choices[a], link.classes[0], strict=True) if c == k] for k in range(len(link.allowed))]
+        rows = [
+            [x for x, c in zip(choices[a], link.classes[0], strict=True) if c == k] for k in range(len(link.allowed))
+        ]
         columns = [
-            [x for x, c in zip(choices[b], link.classes[1], strict=True) if c == k] for k in range(link.allowed.shape[1])
+            [x for x, c in zip(choices[b], link.classes[1], strict=True) if c == k]
+            for k in range(link.allowed.shape[1])
         ]
         flow = {(int(r), int(c)): model.new_bool_var("") for r, c in np.argwhere(link.allowed)}
         for r, members in enumerate(rows):

@@ -93,8 +93,8 @@ def _freed(table: Integers, allowed: Mask) -> tuple[Integers, Integers, Integers
 
 def _classes(link: Link, allowed: Mask, costs: dict[int, Integers]) -> FlowLink:
     stacked = np.stack([allowed.astype(np.int64), *costs.values()])
-    first_rows, row_class = _distinct([table for table in stacked.transpose(1, 0, 2)])
-    first_columns, column_class = _distinct([table for table in stacked.transpose(2, 0, 1)])
+    first_rows, row_class = _distinct(list(stacked.transpose(1, 0, 2)))
+    first_columns, column_class = _distinct(list(stacked.transpose(2, 0, 1)))
     pick = np.ix_(first_rows, first_columns)
     return FlowLink(
         link, (row_class, column_class), allowed[pick], {number: table[pick] for number, table in costs.items()}

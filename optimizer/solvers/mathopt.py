@@ -13,7 +13,7 @@ from math import ceil, isfinite
 from typing import ClassVar
 
 import numpy as np
-from ortools.math_opt.python import mathopt
+from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
 
 from bitplan.optimizer.check import feasible, objective_of
 from bitplan.optimizer.problem import Choices, Problem
@@ -58,7 +58,7 @@ class Highs(Solver):
             if solution.primal_solution is None:
                 continue
             values = solution.primal_solution.variable_values
-            found = tuple(max(range(len(xs)), key=lambda i, xs=xs: values[xs[i]]) for xs in choices)
+            found = tuple(int(np.argmax([values[x] for x in options])) for options in choices)
             if feasible(problem, found):
                 return from_parts(found, objective_of(problem, found), bound, seconds, self.name)
         return from_parts(None, None, bound, seconds, self.name)

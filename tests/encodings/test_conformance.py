@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, default_menu, encoding_of
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError

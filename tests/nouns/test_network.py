@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bitplan.formats import Range, derive_formats
 from bitplan.kernels.arena import lifetimes, peak_bytes, plan_arena, value_bytes
 from bitplan.network import (
@@ -22,8 +25,6 @@ from bitplan.network import (
     weights_hash,
 )
 from bitplan.variant import FLOAT32, Variant
-from hypothesis import given
-from hypothesis import strategies as st
 
 INT4 = Variant("int4")
 CONV = Conv2d((3, 3), padding=(1, 1, 1, 1), activation=RELU)

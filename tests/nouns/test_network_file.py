@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from bitplan.errors import FileFormatError
 from bitplan.network import (
     IDENTITY,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bitplan.errors import UsageError
 from bitplan.targets import Targets, format_bytes, parse_bytes, parse_fraction, parse_seconds
 

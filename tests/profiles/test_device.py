@@ -138,7 +138,10 @@ def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> N
 
 
 def header(**changed: object) -> dict[str, object]:
-    return {"fingerprint": HERE.to_json(), "anchor": {"median": 1e-3, "low": 1e-3, "high": 1e-3, "samples": 9}} | changed
+    return {
+        "fingerprint": HERE.to_json(),
+        "anchor": {"median": 1e-3, "low": 1e-3, "high": 1e-3, "samples": 9},
+    } | changed
 
 
 def rows(**changed: list[object]) -> pa.Table:

@@ -1,0 +1,1 @@
+../../bitplan/artifact_commands.py

@@ -1,1 +1,0 @@
-../../bitplan/carry_out.py

@@ -1,0 +1,1 @@
+../../bitplan/config_values.py

@@ -1,0 +1,1 @@
+../../bitplan/max_drop.py

@@ -1,1 +1,0 @@
-../../bitplan/subject.py

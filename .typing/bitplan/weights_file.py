@@ -1,0 +1,1 @@
+../../bitplan/weights_file.py

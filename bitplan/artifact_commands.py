@@ -1,0 +1,85 @@
+"""`optimize run` and `optimize bench`: what can be done with an artifact alone, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from bitplan.data import load_data
+from bitplan.errors import BitplanError
+from bitplan.evaluate import outputs_of
+from bitplan.kernels import Runtime
+from bitplan.profiles.measure_policy import measure_policy
+from bitplan.progress import Reporter
+
+BENCH_STEP_RUNS = 50
+
+
+def run_artifact(
+    artifact: Path, data: str | None, output: Path | None, threads: int, reporter: Reporter
+) -> dict[str, Any]:
+    """Executes the artifact on the test images of `data` (random images without), and says what came out.
+    `output`: an .npz file that gets every output by name."""
+    runtime = Runtime.load(artifact, threads=threads)
+    shape = runtime.inputs[0].shape
+    labels: NDArray[Any] | None = None
+    if data is None:
+        images = random_images(runtime, 1)
+    else:
+        loaded = load_data(data, preprocessing=runtime.preprocessing, input_shape=shape)
+        images, labels = loaded.test_x, loaded.test_y
+    with reporter.stage(f"running {len(images)} images") as report:
+        outputs = outputs_of(_first_output(runtime), images, runtime.planned_batch, report)
+    summary: dict[str, Any] = {"images": len(images), "output_shape": list(outputs.shape)}
+    if outputs.ndim == 2:
+        classes = outputs.argmax(1)
+        summary["classes"] = classes[:10].tolist()
+        if labels is not None:
+            summary["accuracy"] = float((classes == labels).mean())
+    if output is not None:
+        np.savez_compressed(output, **{runtime.outputs[0].name: outputs})
+        summary["output"] = str(output)
+    return summary
+
+
+def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple[dict[str, Any], Table]:
+    """The artifact's latency in a fresh process, and a table of its steps' medians."""
+    runtime = Runtime.load(artifact, threads=threads)
+    if batch > runtime.planned_batch:
+        raise BitplanError(
+            f"{artifact} was planned for at most {runtime.planned_batch} images at a time, not {batch}; plan with --batch {batch}"
+        )
+    inputs = {runtime.inputs[0].name: random_images(runtime, batch)}
+    measured = measure_policy(artifact, inputs, runs=runs, threads=threads)
+    medians = np.median(runtime.time_steps(inputs, BENCH_STEP_RUNS), axis=0)
+    table = Table("step", "ms", "share", title=f"{artifact.name}: {measured.latency.median * 1e3:.3f} ms")
+    for name, seconds in zip(runtime.steps, medians, strict=True):
+        table.add_row(name, f"{seconds * 1e3:.4f}", f"{100 * seconds / medians.sum():.1f} %")
+    latency = measured.latency
+    summary = {
+        "latency_ms": {"median": latency.median * 1e3, "low": latency.low * 1e3, "high": latency.high * 1e3},
+        "runs": latency.samples,
+        "threads": threads,
+        "batch": batch,
+        "steps_ms": {name: float(s * 1e3) for name, s in zip(runtime.steps, medians, strict=True)},
+    }
+    return summary, table
+
+
+def random_images(runtime: Runtime, batch: int) -> NDArray[np.uint8]:
+    """Raw random images of the artifact's first input."""
+    return np.random.default_rng(0).integers(0, 256, (batch, *runtime.inputs[0].shape), np.uint8)
+
+
+def _first_output(runtime: Runtime) -> Any:
+    first = runtime.outputs[0].name
+
+    def run(images: NDArray[Any]) -> NDArray[np.float32]:
+        result = runtime(np.ascontiguousarray(images))
+        return np.asarray(result[first] if isinstance(result, dict) else result)
+
+    return run

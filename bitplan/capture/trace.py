@@ -1,0 +1,94 @@
+"""From a module to a graph of functional ATen operations, by torch.export first and torch.fx second."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from bitplan.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """`graph` holds ATen calls without mutation, its placeholders the inputs, by the names of the arguments, and
+    `constants`: parameters (`parameter_names` says which), buffers and other fixed tensors. `batch` is the batch size
+    it was traced with."""
+
+    graph: fx.Graph
+    constants: dict[str, Tensor]
+    parameter_names: dict[str, str]
+    batch: int
+
+
+def trace(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
+    """Raises UnsupportedError, with both reasons, where neither way yields a graph."""
+    with _quiet():
+        try:
+            return _export(module, examples)
+        except UnsupportedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - tracing runs the user's code, which may raise anything
+            by_export = error
+        try:
+            # The symbolic trace is free of the Python that export could not follow (attributes set in forward, say).
+            return _export(fx.symbolic_trace(module), examples)
+        except UnsupportedError:
+            raise
+        except Exception as by_fx:  # noqa: BLE001 - see above
+            raise UnsupportedError(
+                f"{type(module).__name__} cannot be traced. torch.export: {_reason(by_export)}. torch.fx: "
+                f"{_reason(by_fx)}. Make forward a fixed sequence of tensor operations: no branch, loop bound or "
+                "Python number that depends on the data, and no operation that fails on the example"
+            ) from by_export
+
+
+def _export(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
+    program = torch.export.export(module, examples, strict=False).run_decompositions({})
+    signature = program.graph_signature
+    constants: dict[str, Tensor] = {}
+    parameter_names: dict[str, str] = {}
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind == InputKind.USER_INPUT:
+            continue
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            assert spec.target is not None
+            stored = program.state_dict if spec.target in program.state_dict else program.constants
+            tensor = stored[spec.target]
+            assert isinstance(tensor, Tensor)
+            constants[name], parameter_names[name] = tensor.detach(), spec.target
+        else:
+            raise UnsupportedError(f"the module takes an input of the kind {spec.kind.name}; pass tensors only")
+    for output in signature.output_specs:
+        if output.kind != OutputKind.USER_OUTPUT:
+            raise UnsupportedError(
+                f"the module changes {output.target!r} while it runs; the runtime keeps no state between calls, so "
+                "compute it without the change in eval mode"
+            )
+    return Trace(program.graph, constants, parameter_names, len(examples[0]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Export's own warnings and logged stack traces; what matters of them is in the error we raise."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")

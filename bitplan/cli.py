@@ -1,0 +1,235 @@
+"""The `optimize` command. Everything for people goes to standard error; `--json` puts one object on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitplan import __version__
+from bitplan.cli_options import Json, Quiet, configured
+from bitplan.config import Config
+from bitplan.errors import BitplanError, UsageError
+from bitplan.progress import Reporter
+
+INTERRUPTED = 130
+ClickError = typer.BadParameter.__mro__[2]
+"""ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
+
+app = typer.Typer(
+    name="optimize",
+    add_completion=True,
+    rich_markup_mode="rich",
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+@configured
+def optimize(
+    context: typer.Context,
+    config: Config,
+    reporter: Reporter,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the policy: nothing is carried out.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    json_output: Json = False,
+) -> None:
+    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof.
+
+    optimize --target-latency 20ms --budget 2MB --model pkg.mod:build --weights net.safetensors --data images.npz
+
+    Without --model, and without an optimize.yaml in this folder, the embedded example is optimised.
+    """
+    if version:
+        print(f"bitplan {__version__}")
+        return
+    if context.invoked_subcommand is not None:
+        return
+    from bitplan.workflow import optimise
+
+    result = optimise(config, reporter, dry_run=dry_run)
+    reporter.say("")
+    reporter.console.print(result.table())
+    for miss in result.misses:
+        reporter.say(f"[red]missed: {miss}[/]")
+    where = result.artifact_path or result.policy_path
+    reporter.say(f"[bold]{result.status}[/]: {where}")
+    if json_output:
+        print(json.dumps(result.to_json()))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+@configured
+def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
+    """Measures this machine and this network, and stores both profiles and the network in the output folder."""
+    from bitplan.kernels.artifact import write_atomically
+    from bitplan.network_file import network_to_json
+    from bitplan.profiling import device_profile, loss_profile
+    from bitplan.trained import load_trained
+    from bitplan.workflow import NETWORK, check_output
+
+    check_output(config.output)
+    trained = load_trained(config, reporter)
+    device_path, loss_path = config.output / "device.arrow", config.output / "loss.arrow"
+    device_profile(trained, config, reporter).save(device_path)
+    loss_profile(trained, config, reporter).save(loss_path)
+    write_atomically(config.output / NETWORK, network_to_json(trained.network).encode())
+    paths = {
+        "device_profile": str(device_path),
+        "loss_profile": str(loss_path),
+        "network": str(config.output / NETWORK),
+    }
+    reporter.say(f"stored {', '.join(paths.values())}; plan from them with: optimize plan {config.output}")
+    if json_output:
+        print(json.dumps(paths))
+
+
+@app.command()
+@configured
+def plan(
+    config: Config,
+    reporter: Reporter,
+    folder: Annotated[Path, typer.Argument(help="Folder that `optimize profile` filled.")] = Path("bitplan-out"),
+    json_output: Json = False,
+) -> None:
+    """Plans from stored profiles alone: no torch, no images and not even the device is needed."""
+    from bitplan.network_file import read_network
+    from bitplan.optimizer.plan import plan as solve
+    from bitplan.policies.menu import menu_for
+    from bitplan.policies.policy_file import write_policy
+    from bitplan.profiles.device import DeviceProfile
+    from bitplan.profiles.loss import LossProfile
+    from bitplan.result import PLANNED, Result
+    from bitplan.workflow import NETWORK, POLICY
+
+    network = read_network(folder / NETWORK)
+    device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
+    loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
+    menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
+    with reporter.stage("solving the integer program"):
+        policy = solve(
+            network,
+            loss,
+            device,
+            config.targets,
+            menu,
+            threads=config.threads,
+            batch=config.batch,
+            time_limit=config.time_limit,
+            seed=config.seed,
+        )
+    path = folder / POLICY
+    write_policy(path, policy)
+    result = Result(PLANNED, config.targets, policy, network, policy_path=path)
+    reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
+    if json_output:
+        print(json.dumps(result.to_json()))
+
+
+@app.command()
+@configured
+def realise(
+    policy_file: Annotated[Path, typer.Argument(help="Policy file, hand-edited or not.")],
+    config: Config,
+    reporter: Reporter,
+    json_output: Json = False,
+) -> None:
+    """Carries a policy file out on the network and data given, and measures the artifact."""
+    from bitplan.measured import carry_out
+    from bitplan.policies.policy_file import read_policy, validate_against
+    from bitplan.profiles.device import DeviceProfile, default_path
+    from bitplan.profiles.fingerprint import this_machine
+    from bitplan.trained import load_trained
+    from bitplan.workflow import check_output, judge, write
+
+    check_output(config.output)
+    policy = read_policy(policy_file)
+    trained = load_trained(config, reporter)
+    policy = validate_against(policy, trained.network)
+    path = config.device_profile or default_path(this_machine())
+    device = DeviceProfile.load(path) if path.exists() else None
+    carried = carry_out(trained, policy, config, reporter, device, name=policy_file.name)
+    result = judge(config.targets, trained.network, carried)
+    result = write(config, trained.network, result, carried.artifact)
+    reporter.console.print(result.table())
+    if json_output:
+        print(json.dumps(result.to_json()))
+    raise typer.Exit(result.exit_code)
+
+
+Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
+
+
+@app.command()
+def run(
+    artifact: Artifact,
+    data: DataOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
+    threads: ThreadsOption = 1,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Executes an artifact on images; prints predicted classes, and accuracy where labels are known."""
+    from bitplan.artifact_commands import run_artifact
+
+    summary = run_artifact(artifact, data, output, threads, Reporter(quiet=quiet))
+    print(json.dumps(summary) if json_output else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+
+
+@app.command()
+def bench(
+    artifact: Artifact,
+    runs: Annotated[int, typer.Option(min=1, help="Inferences that are timed.")] = 200,
+    threads: ThreadsOption = 1,
+    batch: Annotated[int, typer.Option(min=1)] = 1,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Times an artifact in a fresh process, and each of its steps."""
+    from bitplan.artifact_commands import bench_artifact
+
+    summary, table = bench_artifact(artifact, runs, threads, batch)
+    Reporter(quiet=quiet).console.print(table)
+    if json_output:
+        print(json.dumps(summary))
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """What this machine can do, which kernels are active, and what is missing."""
+    from bitplan.doctor import examine, table
+
+    findings = examine()
+    if json_output:
+        print(json.dumps(findings))
+    else:
+        Reporter().console.print(table(findings))
+
+
+def main() -> None:
+    """Runs the command and turns errors into one line and an exit code."""
+    try:
+        code: Any = app(standalone_mode=False)
+    except BitplanError as error:
+        code = _complain(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _complain("interrupted; what was measured is kept, run the same command again to go on", INTERRUPTED)
+    except ClickError as error:
+        code = _complain(error.format_message(), UsageError.exit_code)  # type: ignore[attr-defined]
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        code = _complain(f"{error.strerror or error}{place}; check the path, its permissions and the free space", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"optimize: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,94 @@
+"""The options that the commands share. Each is a key of `optimize.yaml`; together they make a Config."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitplan.config import DEFAULT_FILE, Config, load_config, merge
+from bitplan.errors import UsageError
+from bitplan.progress import Reporter
+
+SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
+
+
+def _option(kind: Any, panel: str, text: str, *names: str) -> Any:
+    return Annotated[kind | None, typer.Option(*names, help=text, rich_help_panel=panel)]
+
+
+OPTIONS: dict[str, Any] = {
+    "model": _option(str, SUBJECT, "Function that returns the network, pkg.mod:function, or torchvision:resnet18."),
+    "weights": _option(Path, SUBJECT, "Trained weights: .safetensors, or .pt (tensors only)."),
+    "data": _option(str, SUBJECT, "file.npz, image folder, cifar10:DIR, or pkg.mod:function."),
+    "mean": _option(str, SUBJECT, "Subtracted from raw images, per channel: 123.7,116.3,103.5."),
+    "std": _option(str, SUBJECT, "Divides them afterwards, per channel."),
+    "resize": _option(int, SUBJECT, "Short side of image files, pixels."),
+    "crop": _option(int, SUBJECT, "Centre crop of image files, pixels."),
+    "calibration_size": _option(int, SUBJECT, "At most so many calibration images."),
+    "test_size": _option(int, SUBJECT, "At most so many test images."),
+    "target_latency": _option(str, TARGETS, "Median of one inference, such as 20ms."),
+    "budget": _option(str, TARGETS, "Size of the artifact's file, such as 2MB or 512KiB."),
+    "memory": _option(str, TARGETS, "Packed weights and activations in memory."),
+    "max_loss": _option(float, TARGETS, "Predicted loss increase."),
+    "max_drop": _option(str, TARGETS, "Top-1 points lost on the test images, such as 1%."),
+    "full_precision_weights": _option(str, TARGETS, "Weights kept at 16 or 32 bits: 2% or 5000."),
+    "objective": _option(str, TARGETS, "What is minimised: loss, bytes, latency or memory."),
+    "metric": _option(str, CHOICES, "pkg.mod:function(outputs, labels) in place of top-1."),
+    "loss_metric": _option(str, CHOICES, "What the loss profile measures: kl, task, squared_error."),
+    "encodings": _option(list[str], CHOICES, "The menu: encodings, variants or presets."),
+    "pin": _option(list[str], CHOICES, "layer=encoding; the layer may be a pattern."),
+    "exclude": _option(list[str], CHOICES, "Layer (or pattern) kept in float32."),
+    "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
+    "threads": _option(int, HOW, "Threads of the runtime."),
+    "batch": _option(int, HOW, "Images per inference."),
+    "seed": _option(int, HOW, "Of the data split and the solver."),
+    "time_limit": _option(float, HOW, "Seconds for the solver."),
+    "rounds": _option(int, HOW, "Re-plans where a target was missed when measured."),
+    "device_profile": _option(Path, HOW, "Arrow file of this machine's latencies."),
+    "loss_profile": _option(Path, HOW, "Arrow file of this network's losses."),
+    "output": _option(Path, HOW, "Folder for artifact, policy and result.", "-o", "--output"),
+}
+"""Every option by its key, in the order in which help shows them."""
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Configuration (optimize.yaml here, if present).", rich_help_panel=HOW)
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.", rich_help_panel=HOW)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.", rich_help_panel=HOW)]
+
+
+def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command all of OPTIONS, `--config` and `--quiet`; it is called with `config` and `reporter` in their
+    place, the options over the configuration file over the defaults."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
+    shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items()]
+    extra = [_keyword("config_file", ConfigFile, None), _keyword("quiet", Quiet, False)]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> Any:
+        mine = {p.name: given.pop(p.name) for p in own}
+        quiet, path = given.pop("quiet"), given.pop("config_file")
+        return command(**mine, config=resolve(given, path), reporter=Reporter(quiet=quiet))
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    called.__signature__ = inspect.Signature([*parameters, *shared, *extra])  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared, *extra]}
+    return called
+
+
+def resolve(options: dict[str, Any], path: Path | None) -> Config:
+    """Options over the file over the defaults; without `--config`, optimize.yaml of the current folder if it exists."""
+    if path is not None and not path.exists():
+        raise UsageError(f"the configuration {path} does not exist; name another with --config")
+    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return merge(options, load_config(path) if path else None)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

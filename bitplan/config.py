@@ -1,0 +1,185 @@
+"""Everything a run needs, from the command line over `optimize.yaml` over the defaults.
+
+Each field of `Config` is an option of the command line with dashes turned into underscores, and a key of the file.
+Relative paths are relative to the current folder, in the file as on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bitplan.config_values import (
+    LOSS_METRICS,
+    choice,
+    fraction_text,
+    function_spec,
+    latency_text,
+    non_negative_number,
+    numbers,
+    parse_full_precision_weights,
+    path,
+    seconds,
+    share_text,
+    size_text,
+    text,
+    texts,
+    whole,
+)
+from bitplan.data import DEFAULT_CALIBRATION
+from bitplan.errors import UsageError
+from bitplan.kernels.artifact import write_atomically
+from bitplan.network import Preprocessing
+from bitplan.suggest import suggestion
+from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds
+from bitplan.yaml_file import read_mapping_file
+
+DEFAULT_FILE = Path("optimize.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Validated at construction: raises UsageError naming the field. Limits keep the text that the user wrote;
+    `targets` has them as numbers. Empty mean, std and encodings, and resize and crop of 0, mean `not given`."""
+
+    model: str | None = None
+    weights: Path | None = None
+    data: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    resize: int = 0
+    crop: int = 0
+    target_latency: str | None = None
+    budget: str | None = None
+    memory: str | None = None
+    max_loss: float | None = None
+    max_drop: str | None = None
+    full_precision_weights: str | None = None
+    objective: str = "loss"
+    metric: str | None = None
+    """`pkg.mod:function` that replaces top-1."""
+    loss_metric: str = "kl"
+    encodings: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ("float32", "int8")
+    """Uniform policies carried out beside ours: variants, `fitting` for all that meet the limits, or `none`."""
+    threads: int = 1
+    batch: int = 1
+    calibration_size: int = DEFAULT_CALIBRATION
+    test_size: int | None = None
+    """At most so many test images."""
+    seed: int = 0
+    time_limit: float = 60.0
+    """Seconds for the solver."""
+    rounds: int = 1
+    """Re-plans with measured corrections where a target was missed."""
+    device_profile: Path | None = None
+    loss_profile: Path | None = None
+    output: Path = Path("bitplan-out")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, READERS[field.name](field.name, value))
+            elif field.default is not None:
+                object.__setattr__(self, field.name, field.default)
+        _ = self.targets, self.preprocessing_over(Preprocessing())
+
+    @property
+    def targets(self) -> Targets:
+        """The limits as numbers, and the objective."""
+        return Targets(
+            latency=None if self.target_latency is None else parse_seconds(self.target_latency, "target_latency"),
+            bytes=None if self.budget is None else parse_bytes(self.budget, "budget"),
+            memory=None if self.memory is None else parse_bytes(self.memory, "memory"),
+            loss=self.max_loss,
+            max_drop=None if self.max_drop is None else parse_fraction(self.max_drop, "max_drop"),
+            full_precision_weights=parse_full_precision_weights(self.full_precision_weights),
+            objective=self.objective,
+        )
+
+    def preprocessing_over(self, base: Preprocessing | None) -> Preprocessing:
+        """What the model's own description says, with what was given here in its place. Raises UsageError."""
+        names = ("mean", "std", "resize", "crop")
+        try:
+            return replace(base or Preprocessing(), **{n: getattr(self, n) for n in names if getattr(self, n)})
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+READERS: dict[str, Callable[[str, Any], Any]] = {
+    "model": text,
+    "weights": path,
+    "data": text,
+    "mean": numbers,
+    "std": numbers,
+    "resize": whole(0),
+    "crop": whole(0),
+    "target_latency": latency_text,
+    "budget": size_text,
+    "memory": size_text,
+    "max_loss": non_negative_number,
+    "max_drop": fraction_text,
+    "full_precision_weights": share_text,
+    "objective": choice(OBJECTIVES),
+    "metric": function_spec,
+    "loss_metric": choice(LOSS_METRICS),
+    "encodings": texts,
+    "pin": texts,
+    "exclude": texts,
+    "compare": texts,
+    "threads": whole(1),
+    "batch": whole(1),
+    "calibration_size": whole(1),
+    "test_size": whole(1),
+    "seed": whole(0),
+    "time_limit": seconds,
+    "rounds": whole(0),
+    "device_profile": path,
+    "loss_profile": path,
+    "output": path,
+}
+"""How each field is read from a file or an option: (name, value) to the value, or UsageError."""
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """What a configuration file gives, checked key by key; keys without a value are left out.
+    Raises UsageError naming the file and the key."""
+    found: dict[str, Any] = {}
+    for key, value in read_mapping_file(path).items():
+        if key not in READERS:
+            raise UsageError(f"{path}: unknown key {key!r}; {suggestion(key, READERS, 'known keys')}")
+        if value is not None:
+            try:
+                found[key] = READERS[key](key, value)
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from None
+    return found
+
+
+def merge(options: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Config:
+    """Options over the file's values over the defaults; an option that is None or an empty list was not given.
+    Raises UsageError."""
+    given = {key: value for key, value in options.items() if value is not None and value != [] and value != ()}
+    for key in given:
+        if key not in READERS:
+            raise UsageError(f"unknown option {key!r}; {suggestion(key, READERS, 'known options')}")
+    return Config(**{**(file or {}), **given})
+
+
+def save_resolved(path: Path, config: Config) -> None:
+    """Writes every field, defaults included, atomically; `merge({}, load_config(path))` gives the same Config."""
+    content: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        content[field.name] = (
+            list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        )
+    header = "# The configuration of this run, defaults included.\n"
+    write_atomically(path, (header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)).encode())

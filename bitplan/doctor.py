@@ -1,0 +1,66 @@
+"""`optimize doctor`: what this machine can do, which kernels are active, what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+from rich.table import Table
+
+from bitplan import __version__
+
+PACKAGES = ("numpy", "ortools", "pyarrow", "torch", "torchvision", "optuna")
+
+
+def examine() -> dict[str, Any]:
+    """Findings by name; `missing` lists what limits the user, each with its remedy."""
+    findings: dict[str, Any] = {
+        "bitplan": __version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+    missing = []
+    if findings["packages"]["torch"] is None:
+        missing.append("torch: capturing and profiling networks need it: pip install 'bitplan[torch]'")
+    try:
+        from bitplan.kernels import _runtime
+        from bitplan.profiles.device import default_path
+        from bitplan.profiles.fingerprint import this_machine
+
+        machine = this_machine()
+        path = default_path(machine)
+        findings |= {
+            "cpu": machine.cpu,
+            "features": list(machine.features),
+            "isa_active": _runtime.active_isa(),
+            "isa_available": _runtime.isa_levels(),
+            "isa_known": _runtime.all_isas(),
+            "kernel_version": machine.kernel_version,
+            "encodings": [name for _, name in _runtime.encodings()],
+            "device_profile": str(path) if path.exists() else None,
+        }
+        if not path.exists():
+            missing.append("device profile: none for this machine yet; the first `optimize` measures one")
+    except ImportError as error:
+        missing.append(f"runtime: the compiled module cannot be loaded ({error}); reinstall bitplan")
+    return findings | {"missing": missing}
+
+
+def table(findings: dict[str, Any]) -> Table:
+    """The findings for people."""
+    shown = Table("what", "finding", title="bitplan doctor", show_lines=False)
+    for name, value in findings.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {version or '[red]missing[/]'}" for key, version in value.items())
+        elif isinstance(value, list):
+            value = ("\n" if name == "missing" else ", ").join(map(str, value)) or "nothing"
+        shown.add_row(name.replace("_", " "), "-" if value is None else str(value))
+    return shown
+
+
+def _version(package: str) -> str | None:
+    return metadata.version(package) if importlib.util.find_spec(package) else None

@@ -1,0 +1,86 @@
+"""Carries a policy out and measures what came of it: bytes, milliseconds, loss and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitplan.config import Config
+from bitplan.evaluate import Metric, evaluate, outputs_of, runtime_runner
+from bitplan.kernels.artifact import pack_artifact
+from bitplan.policies.policy import Policy
+from bitplan.policies.policy_file import policy_hash
+from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.measure_policy import measure_policy
+from bitplan.progress import Reporter
+from bitplan.result import MeasuredLatency, Outcome
+from bitplan.trained import Trained
+from bitplan.user_code import import_function
+
+
+@dataclass(frozen=True)
+class CarriedOut:
+    """A policy, its artifact, and its outcome as measured; resident bytes are packed weights and arena."""
+
+    policy: Policy
+    artifact: bytes
+    outcome: Outcome
+    resident_bytes: int
+
+
+def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
+    """Realises the policy on the calibration images and packs the artifact."""
+    from bitplan.policies.realise import realise
+
+    with reporter.stage("carrying the policy out") as report:
+        carried = realise(
+            trained.network, trained.weights, trained.data.calibration_x, policy.variants, progress=report
+        )
+    return pack_artifact(
+        trained.network,
+        trained.weights,
+        carried.layers,
+        carried.ranges,
+        policy_hash=policy_hash(policy),
+        planned_batch=config.batch,
+    )
+
+
+def carry_out(
+    trained: Trained,
+    policy: Policy,
+    config: Config,
+    reporter: Reporter,
+    device: DeviceProfile | None,
+    name: str = "our plan",
+) -> CarriedOut:
+    """Realises, packs, times in a fresh process, and evaluates on the test images with the runtime."""
+    from bitplan.kernels import Runtime
+
+    artifact = pack(trained, policy, config, reporter)
+    latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
+    run, batch = runtime_runner(artifact, config.threads)
+    with reporter.stage("evaluating on the test images") as report:
+        outputs = outputs_of(run, trained.data.test_x, batch, report)
+        evaluation = evaluate(trained.test_reference, outputs, trained.data.test_y, metric_of(config))
+    runtime = Runtime.from_bytes(artifact)
+    predicted = policy.predicted.get("latency_ms")
+    outcome = Outcome(name, len(artifact), predicted, latency, evaluation)
+    return CarriedOut(policy, artifact, outcome, runtime.weight_bytes + runtime.arena_bytes * config.batch)
+
+
+def metric_of(config: Config) -> Metric | None:
+    """The user's own metric, imported."""
+    return import_function(config.metric, "metric") if config.metric else None
+
+
+def time_artifact(
+    artifact: bytes, inputs: Mapping[str, Any], config: Config, device: DeviceProfile | None, reporter: Reporter
+) -> MeasuredLatency:
+    """The artifact's latency in a fresh process, and the machine's drift since `device` was brought up to date."""
+    with reporter.stage("timing the artifact in a fresh process"):
+        measured = measure_policy(artifact, inputs, threads=config.threads)
+    latency = measured.latency
+    drift = device.drift(measured.anchor) if device else 1.0
+    return MeasuredLatency(latency.median * 1e3, latency.low * 1e3, latency.high * 1e3, drift)

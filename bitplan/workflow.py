@@ -1,0 +1,251 @@
+"""The whole job in order: load, measure, plan, carry out, measure again, and say what was met."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bitplan.config import Config, save_resolved
+from bitplan.encodings import default_menu
+from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.kernels.artifact import artifact_bytes, write_atomically
+from bitplan.max_drop import loosest_within_drop
+from bitplan.measured import CarriedOut, carry_out
+from bitplan.network import Network
+from bitplan.network_file import network_to_json
+from bitplan.optimizer.plan import plan, uniform
+from bitplan.policies.menu import menu_for
+from bitplan.policies.policy import Policy
+from bitplan.policies.policy_file import write_policy
+from bitplan.policies.variants import check_variant
+from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.loss import LossProfile
+from bitplan.profiling import device_profile, loss_profile
+from bitplan.progress import Reporter
+from bitplan.result import MET, MISSED, PLANNED, Outcome, Result
+from bitplan.targets import Targets, format_bytes
+from bitplan.trained import Trained, is_example, load_trained
+from bitplan.variant import FLOAT32, Variant
+
+ARTIFACT, POLICY, NETWORK, CONFIG, RESULT = (
+    "network.bitplan",
+    "policy.json",
+    "network.json",
+    "optimize.yaml",
+    "result.json",
+)
+EXAMPLE_BYTES, EXAMPLE_LATENCY = 0.4, 0.8
+"""The example's targets where none are given: shares of uniform int8's bytes and milliseconds."""
+FASTEST_MARGIN = 1.05
+"""How far above the fastest possible plan the example's latency target stays at least."""
+REPLAN_MARGIN = 0.99
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that planning and carrying out need, loaded and measured."""
+
+    config: Config
+    trained: Trained
+    device: DeviceProfile
+    loss: LossProfile
+    targets: Targets
+    reporter: Reporter
+
+    def plan(self, targets: Targets) -> Policy:
+        """The best policy under `targets`. Raises InfeasibleError with what can be reached instead."""
+        with self.reporter.stage("solving the integer program"):
+            policy = plan(
+                self.trained.network,
+                self.loss,
+                self.device,
+                targets,
+                self.trained.menu,
+                threads=self.config.threads,
+                batch=self.config.batch,
+                time_limit=self.config.time_limit,
+                seed=self.config.seed,
+            )
+        certificate = policy.certificate
+        gap = "no bound" if certificate.gap is None else f"gap {100 * certificate.gap:.3g} %"
+        self.reporter.say(
+            f"{certificate.status} ({gap}) by {certificate.solver}: {format_bytes(policy.predicted['file_bytes'] or 0)}, "
+            f"{policy.predicted['latency_ms']:.3f} ms, loss {policy.predicted['loss']:.4g}"
+        )
+        return replace(policy, targets=self.targets)
+
+    def carry_out(self, policy: Policy, name: str = "our plan") -> CarriedOut:
+        return carry_out(self.trained, policy, self.config, self.reporter, self.device, name)
+
+    def uniform(self, variant: Variant) -> Policy:
+        """The uniform policy of a variant; with predictions where the variant is on the menu that was profiled."""
+        network, menu = self.trained.network, self.trained.menu
+        shape = {"threads": self.config.threads, "batch": self.config.batch}
+        policy = uniform(network, variant, menu, self.loss, self.device, **shape)
+        policy = policy or uniform(network, variant, menu_for(network), **shape)
+        if policy is None:
+            raise UsageError(f"no layer of this network can be {variant}; compare with another encoding")
+        return policy
+
+
+def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Result:
+    """Runs the main job and leaves its files in `config.output`; with `dry_run` it stops at the policy file.
+
+    Raises InfeasibleError where no policy meets the limits, and other BitplanErrors for what the user can mend."""
+    check_output(config.output)
+    trained = load_trained(config, reporter)
+    device = device_profile(trained, config, reporter)
+    loss = loss_profile(trained, config, reporter)
+    targets = inferred_objective(config.targets)
+    job = Job(config, trained, device, loss, targets, reporter)
+    if is_example(config) and targets == Targets():
+        job = replace(job, targets=example_targets(job))
+    if dry_run:
+        policy = job.plan(job.targets)
+        return write(config, trained.network, Result(PLANNED, job.targets, policy, trained.network), None)
+    if job.targets.max_drop is not None and job.targets.objective != "loss":
+        best = loosest_within_drop(
+            lambda limit: job.carry_out(job.plan(replace(job.targets, loss=limit))), job.targets.max_drop, reporter
+        )
+    else:
+        best = plan_and_measure(job)
+    result = judge(job.targets, trained.network, best)
+    result = replace(result, comparison=compare(job))
+    return write(config, trained.network, result, best.artifact)
+
+
+def inferred_objective(targets: Targets) -> Targets:
+    """`--max-drop` alone asks for the cheapest network that stays within it: the fastest under a byte budget, the
+    smallest otherwise. With both a latency and a byte limit, loss stays the objective and the drop is checked."""
+    if targets.max_drop is None or targets.objective != "loss" or (targets.latency and targets.bytes):
+        return targets
+    return replace(targets, objective="latency" if targets.bytes else "bytes")
+
+
+def example_targets(job: Job) -> Targets:
+    """Targets that bind on the embedded example: 40 % of uniform int8's bytes, and 80 % of its milliseconds or, where
+    the kernels are not that fast, a little above the fastest plan of that size."""
+    eight_bit = job.uniform(Variant("int8"))
+    size = int(EXAMPLE_BYTES * artifact_bytes(job.trained.network, eight_bit.variants))
+    eight_bit_ms = eight_bit.predicted.get("latency_ms")
+    if not eight_bit_ms:
+        job.reporter.say(f"no targets were given: {format_bytes(size)} (40 % of uniform int8)")
+        return Targets(bytes=size)
+    fastest_ms = job.plan(Targets(bytes=size, objective="latency")).predicted["latency_ms"] or 0
+    wanted_ms = max(EXAMPLE_LATENCY * eight_bit_ms, FASTEST_MARGIN * fastest_ms)
+    job.reporter.say(
+        f"no targets were given: {format_bytes(size)} (40 % of uniform int8) and {wanted_ms:.3f} ms "
+        f"({100 * wanted_ms / eight_bit_ms:.0f} % of uniform int8)"
+    )
+    return Targets(latency=wanted_ms * 1e-3, bytes=size)
+
+
+def plan_and_measure(job: Job) -> CarriedOut:
+    """Plans, carries out and times; where the milliseconds were missed, plans again for the speed that was seen."""
+    limit = job.targets.latency
+    planned_limit = limit
+    best: CarriedOut | None = None
+    for _ in range(job.config.rounds + 1):
+        try:
+            carried = job.carry_out(job.plan(replace(job.targets, latency=planned_limit)))
+        except InfeasibleError:
+            if best is None:
+                raise
+            job.reporter.say("[yellow]no policy is predicted to make up for the measured difference[/]")
+            break
+        measured, predicted = carried.outcome.latency, carried.outcome.predicted_latency_ms
+        if (
+            best is None
+            or best.outcome.latency is None
+            or measured is None
+            or measured.median < best.outcome.latency.median
+        ):
+            best = carried
+        if limit is None or planned_limit is None or measured is None or measured.median <= limit * 1e3:
+            break
+        job.reporter.say(
+            f"[yellow]measured {measured.median:.3f} ms, predicted {predicted:.3f} ms: the target was missed[/]"
+        )
+        planned_limit *= REPLAN_MARGIN * limit * 1e3 / measured.median
+    assert best is not None
+    return best
+
+
+def judge(targets: Targets, network: Network, carried: CarriedOut) -> Result:
+    """Compares what was measured with what was asked."""
+    outcome, misses = carried.outcome, []
+    if targets.latency and outcome.latency and outcome.latency.median > targets.latency * 1e3:
+        misses.append(f"latency {outcome.latency.median:.3f} ms > {targets.latency * 1e3:.3f} ms")
+    if targets.bytes and outcome.file_bytes > targets.bytes:
+        misses.append(f"file {outcome.file_bytes} bytes > {targets.bytes}")
+    if targets.memory and carried.resident_bytes > targets.memory:
+        misses.append(f"memory {carried.resident_bytes} bytes > {targets.memory}")
+    if targets.max_drop is not None and outcome.evaluation and outcome.evaluation.drop > targets.max_drop:
+        misses.append(f"drop {100 * outcome.evaluation.drop:.2f} points > {100 * targets.max_drop:.2f}")
+    return Result(
+        MISSED if misses else MET,
+        targets,
+        carried.policy,
+        network,
+        outcome,
+        carried.resident_bytes,
+        misses,
+    )
+
+
+def compare(job: Job) -> list[Outcome]:
+    """Uniform policies carried out beside ours, as `compare` names them."""
+    outcomes = []
+    for variant in compared_variants(job):
+        name = "full precision" if variant == FLOAT32 else f"uniform {variant}"
+        job.reporter.say(f"for comparison: {name}")
+        outcomes.append(job.carry_out(job.uniform(variant), name).outcome)
+    return outcomes
+
+
+def compared_variants(job: Job) -> list[Variant]:
+    """What `compare` names; `fitting` stands for every uniform policy on the menu that is predicted to meet the byte
+    and the latency limit, `none` for nothing."""
+    wanted: list[Variant] = []
+    for name in job.config.compare:
+        if name == "fitting":
+            wanted += [variant for variant in default_menu() if _fits(job, variant)]
+        elif name != "none":
+            wanted.append(check_variant(Variant.parse(name)))
+    return list(dict.fromkeys(wanted))
+
+
+def _fits(job: Job, variant: Variant) -> bool:
+    predicted, limits = job.uniform(variant).predicted, job.targets
+    size, latency = predicted.get("file_bytes"), predicted.get("latency_ms")
+    if size is None or latency is None:
+        return False
+    return size <= (limits.bytes or size) and (limits.latency is None or latency <= limits.latency * 1e3)
+
+
+def check_output(folder: Path) -> None:
+    """Makes the output folder and proves that it can be written, before anything long begins."""
+    try:
+        probe = folder / ".bitplan-probe"
+        write_atomically(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        raise BitplanError(
+            f"the output folder {folder} cannot be written: {error.strerror}; choose another with -o"
+        ) from None
+
+
+def write(config: Config, network: Network, result: Result, artifact: bytes | None) -> Result:
+    """Leaves artifact, policy, network, resolved configuration and result in the output folder."""
+    folder = config.output
+    policy_path = folder / POLICY
+    write_policy(policy_path, result.policy)
+    write_atomically(folder / NETWORK, network_to_json(network).encode())
+    save_resolved(folder / CONFIG, config)
+    result = replace(result, policy_path=policy_path)
+    if artifact is not None:
+        write_atomically(folder / ARTIFACT, artifact)
+        result = replace(result, artifact_path=folder / ARTIFACT)
+    write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
+    return result

@@ -1,0 +1,87 @@
+// The caller's array, channels first, becomes the network's first value: (x - mean) / std, stored [H][W][C].
+#include "step.h"
+
+namespace bitplan {
+namespace {
+
+class InputStep : public Step {
+ public:
+  InputStep(const Preprocessing& preprocessing, std::size_t number, const Value& out) : number_(number), out_(out) {
+    // Vectors pass as they are; so do images where no mean is stated.
+    mean_.assign(out.image() ? out.channels() : 1, 0.0f);
+    std_.assign(mean_.size(), 1.0f);
+    if (out.image() && !preprocessing.mean.empty()) {
+      mean_ = preprocessing.mean;
+      std_ = preprocessing.std;
+    }
+  }
+
+  Scratch scratch(std::size_t) const override {
+    return {mean_.size() * 256 * sizeof(float), (line_elements() + kAlignment) * sizeof(float)};
+  }
+
+  // Lines of an image, or all of a value that is none, are the unit of work.
+  void run(const Call& call) const override {
+    const RawArray& raw = call.inputs[number_];
+    const std::size_t lines = out_.image() ? out_.shape[1] : 1;
+    if (raw.format == Format::u8) fill_tables(call);
+    call.pool.run(call.batch * lines, [&](std::size_t task, std::size_t thread) {
+      const std::size_t image = task / lines, line = task % lines, target = task * line_elements();
+      const std::size_t source = image * out_.elements() + line * line_elements() / mean_.size();
+      if (raw.format == Format::f32)
+        from_floats(call, static_cast<const float*>(raw.data) + source, target,
+                    reinterpret_cast<float*>(call.thread_scratch(thread)));
+      else if (out_.format == Format::f32)
+        look_up(reinterpret_cast<const float*>(call.shared), static_cast<const std::uint8_t*>(raw.data) + source,
+                call.at<float>(out_) + target);
+      else
+        look_up(call.shared, static_cast<const std::uint8_t*>(raw.data) + source, call.at<std::uint8_t>(out_) + target);
+    });
+  }
+
+ private:
+  std::size_t line_elements() const { return out_.elements() / (out_.image() ? out_.shape[1] : 1); }
+  // Elements between two channels of the caller's image, and of one channel in a line.
+  std::size_t plane() const { return out_.elements() / mean_.size(); }
+  std::size_t line_width() const { return line_elements() / mean_.size(); }
+
+  // What each byte becomes, by channel, in the format of the value.
+  void fill_tables(const Call& call) const {
+    float values[256];
+    for (std::size_t c = 0; c < mean_.size(); ++c) {
+      for (int byte = 0; byte < 256; ++byte) values[byte] = (float(byte) - mean_[c]) / std_[c];
+      if (out_.format == Format::u8)
+        call.kernels.quantise(values, 256, out_.range, call.shared + 256 * c);
+      else
+        std::copy_n(values, 256, reinterpret_cast<float*>(call.shared) + 256 * c);
+    }
+  }
+
+  template <typename T>
+  void look_up(const T* tables, const std::uint8_t* raw, T* target) const {
+    const std::size_t channels = mean_.size(), width = line_width();
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t x = 0; x < width; ++x) target[x * channels + c] = tables[256 * c + raw[c * plane() + x]];
+  }
+
+  void from_floats(const Call& call, const float* raw, std::size_t target, float* buffer) const {
+    const std::size_t channels = mean_.size(), width = line_width();
+    float* const line = out_.format == Format::f32 ? call.at<float>(out_) + target : buffer;
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t x = 0; x < width; ++x) line[x * channels + c] = (raw[c * plane() + x] - mean_[c]) / std_[c];
+    if (out_.format == Format::u8)
+      call.kernels.quantise(line, line_elements(), out_.range, call.at<std::uint8_t>(out_) + target);
+  }
+
+  std::size_t number_;
+  Value out_;
+  std::vector<float> mean_, std_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out) {
+  return std::make_unique<InputStep>(preprocessing, input_number, out);
+}
+
+}  // namespace bitplan

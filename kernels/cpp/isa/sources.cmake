@@ -1,0 +1,24 @@
+# BITPLAN_ISA_SOURCES: one translation unit per ISA level and the one that chooses. Only a level's own file is compiled
+# with the level's flags. Include it in the directory that defines the target: source properties are per directory.
+include(CheckCXXSourceCompiles)
+check_cxx_source_compiles("
+#if !defined(__x86_64__)
+#error another architecture
+#endif
+int main() { return 0; }" BITPLAN_X86_64)
+
+# Results of u8 layers are the same bits at all levels because the compiler may not contract a * b + c on its own.
+# Link-time optimisation would merge the levels into one unit again.
+set(_flags -O3 -fno-math-errno -ffp-contract=off -fno-lto)
+set(_avx2 -mavx2 -mfma -mf16c -mbmi2)
+set(_avx512vnni ${_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi)
+
+set(BITPLAN_ISA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/levels.cpp ${CMAKE_CURRENT_LIST_DIR}/portable/portable.cpp)
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/portable/portable.cpp PROPERTIES COMPILE_OPTIONS "${_flags}")
+if(BITPLAN_X86_64)
+  foreach(_level avx2 avx512vnni)
+    set(_source ${CMAKE_CURRENT_LIST_DIR}/${_level}/${_level}.cpp)
+    list(APPEND BITPLAN_ISA_SOURCES ${_source})
+    set_source_files_properties(${_source} PROPERTIES COMPILE_OPTIONS "${_flags};${_${_level}}")
+  endforeach()
+endif()

@@ -1,0 +1,129 @@
+"""What a policy will cost: predicted totals of a whole network, without any solver.
+
+Latency sums the medians of the very steps that the program sums; bytes are those of the file; resident bytes are
+weights plus the planned arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import fsum
+from typing import TYPE_CHECKING
+
+from bitplan.encodings import encoding_of
+from bitplan.errors import UsageError
+from bitplan.formats import derive_formats
+from bitplan.kernels.arena import plan_arena
+from bitplan.kernels.artifact import artifact_bytes, layer_bytes
+from bitplan.network import Network
+from bitplan.optimizer.memory import resident_weight_bytes
+from bitplan.policies.policy import Certificate, LayerPolicy, Policy
+from bitplan.profiles.steps import QUANTISE_SUFFIX, policy_steps
+from bitplan.targets import Targets
+from bitplan.variant import Variant
+
+if TYPE_CHECKING:
+    from bitplan.profiles.device import DeviceProfile
+    from bitplan.profiles.loss import LossProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """What predictions rest on; without a profile the figures it would give are None."""
+
+    network: Network
+    loss_profile: LossProfile | None = None
+    device_profile: DeviceProfile | None = None
+    threads: int = 1
+    batch: int = 1
+
+    def loss(self, layer: str, variant: Variant) -> float | None:
+        """The profiled loss increase of one layer; negative ones are noise and count as zero."""
+        return None if self.loss_profile is None else max(self.loss_profile.loss(layer, variant), 0.0)
+
+    def resident_bytes(self, variants: Mapping[str, Variant]) -> int:
+        """Weights in memory plus the arena for the whole batch."""
+        arena = plan_arena(self.network, derive_formats(self.network, variants))
+        return resident_weight_bytes(self.network, variants) + arena.size * self.batch
+
+    def full_precision_weights(self, variants: Mapping[str, Variant]) -> int:
+        return sum(
+            encoding_of(variants[node.name]).full_precision_weights(
+                self.network.weight_shape(node), variants[node.name]
+            )
+            for node in self.network.layers
+        )
+
+    def step_seconds(self, variants: Mapping[str, Variant]) -> dict[str, float] | None:
+        """The median latency of every executor step, by the step's name."""
+        if self.device_profile is None:
+            return None
+        steps = policy_steps(self.network, variants, self.threads, self.batch)
+        return {step: self.device_profile.latency(key).median for step, key in steps.items()}
+
+    def totals(self, variants: Mapping[str, Variant]) -> dict[str, float | int | None]:
+        """The whole network's figures, named as in Policy.predicted."""
+        self._require_complete(variants)
+        seconds = self.step_seconds(variants)
+        losses = [self.loss(node.name, variants[node.name]) for node in self.network.layers]
+        return {
+            "file_bytes": artifact_bytes(self.network, variants),
+            "resident_bytes": self.resident_bytes(variants),
+            "latency_ms": None if seconds is None else 1e3 * fsum(seconds.values()),
+            "loss": None if self.loss_profile is None else fsum(loss for loss in losses if loss is not None),
+            "full_precision_weights": self.full_precision_weights(variants),
+        }
+
+    def policy(
+        self,
+        variants: Mapping[str, Variant],
+        targets: Targets | None = None,
+        certificate: Certificate | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> Policy:
+        """A Policy with every layer's and the network's predictions. A layer's latency includes the conversion of
+        its value where that is kept in both formats."""
+        totals = self.totals(variants)
+        seconds = self.step_seconds(variants)
+        layers = []
+        for node in self.network.layers:
+            variant, latency = variants[node.name], None
+            if seconds is not None:
+                latency = 1e3 * (seconds[node.name] + seconds.get(node.name + QUANTISE_SUFFIX, 0.0))
+            size = layer_bytes(self.network, node, variant)
+            layers.append(LayerPolicy(node.name, variant, size, latency, self.loss(node.name, variant)))
+        hashes = {"network": self.network.content_hash}
+        if self.loss_profile is not None:
+            hashes |= self.loss_profile.hashes
+        if self.device_profile is not None:
+            hashes["device"] = self.device_profile.fingerprint.hash
+        return Policy(
+            tuple(layers),
+            targets or Targets(),
+            totals,
+            certificate or Certificate(),
+            hashes,
+            {"threads": self.threads, "batch": self.batch, **(settings or {})},
+        )
+
+    def _require_complete(self, variants: Mapping[str, Variant]) -> None:
+        layers = [node.name for node in self.network.layers]
+        if missing := [name for name in layers if name not in variants]:
+            raise UsageError(f"the policy gives layer {missing[0]!r} no variant; every layer needs one")
+        if unknown := sorted(set(variants) - set(layers)):
+            raise UsageError(f"the policy names {unknown[0]!r}, which is not a layer of the network")
+
+
+def predict(
+    network: Network,
+    variants: Mapping[str, Variant],
+    loss_profile: LossProfile | None = None,
+    device_profile: DeviceProfile | None = None,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+) -> dict[str, float | int | None]:
+    """Predicted totals of any policy: `file_bytes`, `resident_bytes`, `latency_ms`, `loss`,
+    `full_precision_weights`. Raises UsageError where a layer or a measurement is missing."""
+    return Predictor(network, loss_profile, device_profile, threads, batch).totals(variants)

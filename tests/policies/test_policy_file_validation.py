@@ -1,0 +1,91 @@
+"""A policy against a network: each layer once, each variant possible, bytes counted anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bitplan.encodings import BY_NAME, encoding_of
+from bitplan.errors import UsageError
+from bitplan.network import Add, Conv2d, Input, Linear, Mean, Network, Node
+from bitplan.policies.policy import LayerPolicy, Policy
+from bitplan.policies.policy_file import validate_against
+from bitplan.variant import Variant
+
+INT8, INT4 = Variant("int8"), Variant("int4")
+
+
+def network() -> Network:
+    conv = Conv2d((3, 3), padding=(1, 1, 1, 1))
+    return Network(
+        (
+            Node("x", Input(), (), (3, 8, 8)),
+            Node("stem.conv", conv, ("x",), (16, 8, 8)),
+            Node("block.conv", conv, ("stem.conv",), (16, 8, 8)),
+            Node("sum", Add(), ("stem.conv", "block.conv"), (16, 8, 8)),
+            Node("pool", Mean(), ("sum",), (16,)),
+            Node("fc", Linear(), ("pool",), (10,)),
+        ),
+        ("fc",),
+    )
+
+
+def size(name: str, variant: Variant) -> int:
+    net = network()
+    return encoding_of(variant).size_bytes(net.weight_shape(net.by_name[name]), variant)
+
+
+def uniform(variant: Variant = INT8) -> Policy:
+    names = [layer.name for layer in network().layers]
+    return Policy(tuple(LayerPolicy(name, variant, size(name, variant), 1.0, 0.5) for name in names))
+
+
+def test_a_fitting_policy_comes_back_in_the_networks_order() -> None:
+    policy = uniform()
+    assert validate_against(replace(policy, layers=policy.layers[::-1]), network()) == policy
+
+
+def test_the_expectations_of_an_edited_layer_are_dropped() -> None:
+    policy = uniform()
+    changed = replace(policy.layers[1], variant=INT4)
+    found = validate_against(replace(policy, layers=(policy.layers[0], changed, policy.layers[2])), network())
+    assert found.layers[1] == LayerPolicy("block.conv", INT4, size("block.conv", INT4))
+    assert found.layers[0] == policy.layers[0] and found.layers[2] == policy.layers[2]
+
+
+def with_layer(index: int, **changes: object) -> Policy:
+    layers = list(uniform().layers)
+    layers[index] = replace(layers[index], **changes)  # type: ignore[arg-type]
+    return Policy(tuple(layers))
+
+
+@pytest.mark.parametrize(
+    "policy, rule",
+    [
+        (with_layer(1, name="block.cnv"), r"'block.cnv' is not a layer of the network; did you mean 'block.conv'\?"),
+        (with_layer(1, name="zzz"), r"'zzz' is not a layer of the network; its layers are block.conv"),
+        (with_layer(1, name="sum"), r"'sum' is an operation \(Add\) without weights; remove it"),
+        (with_layer(1, name="fc"), r"has layer 'fc' twice"),
+        (Policy(uniform().layers[:1]), r"nothing about 2 of the network's 3 layers \('block.conv', 'fc'\)"),
+        (Policy(()), r"nothing about 3 of the network's 3"),
+        (with_layer(2, variant=Variant("int9")), r"layer 'fc': unknown encoding 'int9'; did you mean"),
+        (with_layer(2, variant=Variant("apb", "u8", (("kept", 0.7),))), r"layer 'fc': parameter kept"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(policy: Policy, rule: str) -> None:
+    with pytest.raises(UsageError, match=rule):
+        validate_against(policy, network())
+
+
+def test_an_encoding_that_does_not_support_the_layer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(BY_NAME["int4"]), "supports", lambda self, shape: shape.kernel != (1, 1))
+    with pytest.raises(UsageError, match=r"layer 'fc': int4 does not support its shape WeightShape\(out_channels=10"):
+        validate_against(uniform(INT4), network())
+
+
+def test_a_variant_off_the_menu_is_refused() -> None:
+    menu = {layer.name: (INT8, INT4) for layer in network().layers}
+    assert validate_against(uniform(INT4), network(), menu) == uniform(INT4)
+    with pytest.raises(UsageError, match=r"layer 'stem.conv': binary is not on its menu; it has int8, int4"):
+        validate_against(uniform(Variant("binary")), network(), menu)
