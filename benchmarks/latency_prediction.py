@@ -113,9 +113,9 @@ def compare(subject: Subject, policies: int, profile: DeviceProfile | None) -> t
     return profile, found
 
 
-def show_progress(done: int, total: int, doing: str) -> None:
+def show_progress(done: int, total: int) -> None:
     if done % max(total // 10, 1) == 0:
-        print(f"  {done} of {total} visits: {doing}", file=sys.stderr, flush=True)
+        print(f"  {done} of {total} visits", file=sys.stderr, flush=True)
 
 
 def main() -> None:

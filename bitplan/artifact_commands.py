@@ -11,8 +11,9 @@ from rich.table import Table
 
 from bitplan.data import load_data
 from bitplan.errors import BitplanError
-from bitplan.evaluate import outputs_of
+from bitplan.evaluate import outputs_of, runtime_run
 from bitplan.kernels import Runtime
+from bitplan.network import Shape
 from bitplan.profiles.measure_policy import measure_policy
 from bitplan.progress import Reporter
 
@@ -23,17 +24,16 @@ def run_artifact(
     artifact: Path, data: str | None, output: Path | None, threads: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Executes the artifact on the test images of `data` (random images without), and says what came out.
-    `output`: an .npz file that gets every output by name."""
+    `output`: an .npz file that gets the first output as `outputs`."""
     runtime = Runtime.load(artifact, threads=threads)
-    shape = runtime.inputs[0].shape
     labels: NDArray[Any] | None = None
     if data is None:
         images = random_images(runtime, 1)
     else:
-        loaded = load_data(data, preprocessing=runtime.preprocessing, input_shape=shape)
+        loaded = load_data(data, preprocessing=runtime.preprocessing, input_shape=input_shape(runtime))
         images, labels = loaded.test_x, loaded.test_y
     with reporter.stage(f"running {len(images)} images") as report:
-        outputs = outputs_of(_first_output(runtime), images, runtime.planned_batch, report)
+        outputs = outputs_of(runtime_run(runtime), images, runtime.planned_batch, report)
     summary: dict[str, Any] = {"images": len(images), "output_shape": list(outputs.shape)}
     if outputs.ndim == 2:
         classes = outputs.argmax(1)
@@ -41,7 +41,7 @@ def run_artifact(
         if labels is not None:
             summary["accuracy"] = float((classes == labels).mean())
     if output is not None:
-        np.savez_compressed(output, **{runtime.outputs[0].name: outputs})
+        np.savez_compressed(output, outputs=outputs)
         summary["output"] = str(output)
     return summary
 
@@ -53,7 +53,7 @@ def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple
         raise BitplanError(
             f"{artifact} was planned for at most {runtime.planned_batch} images at a time, not {batch}; plan with --batch {batch}"
         )
-    inputs = {runtime.inputs[0].name: random_images(runtime, batch)}
+    inputs = {next(iter(runtime.inputs)): random_images(runtime, batch)}
     measured = measure_policy(artifact, inputs, runs=runs, threads=threads)
     medians = np.median(runtime.time_steps(inputs, BENCH_STEP_RUNS), axis=0)
     table = Table("step", "ms", "share", title=f"{artifact.name}: {measured.latency.median * 1e3:.3f} ms")
@@ -72,14 +72,12 @@ def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple
 
 def random_images(runtime: Runtime, batch: int) -> NDArray[np.uint8]:
     """Raw random images of the artifact's first input."""
-    return np.random.default_rng(0).integers(0, 256, (batch, *runtime.inputs[0].shape), np.uint8)
+    size = (batch, *input_shape(runtime))
+    return np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
 
 
-def _first_output(runtime: Runtime) -> Any:
-    first = runtime.outputs[0].name
-
-    def run(images: NDArray[Any]) -> NDArray[np.float32]:
-        result = runtime(np.ascontiguousarray(images))
-        return np.asarray(result[first] if isinstance(result, dict) else result)
-
-    return run
+def input_shape(runtime: Runtime) -> Shape:
+    """The shape of the artifact's only input. Raises BitplanError where it has several."""
+    if len(runtime.inputs) != 1:
+        raise BitplanError(f"the artifact has the inputs {', '.join(runtime.inputs)}; run it from Python, by name")
+    return next(iter(runtime.inputs.values()))

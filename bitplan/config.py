@@ -89,7 +89,8 @@ class Config:
                 object.__setattr__(self, field.name, READERS[field.name](field.name, value))
             elif field.default is not None:
                 object.__setattr__(self, field.name, field.default)
-        _ = self.targets, self.preprocessing_over(Preprocessing())
+        channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
+        _ = self.targets, self.preprocessing_over(Preprocessing((0.0,) * channels, (1.0,) * channels))
 
     @property
     def targets(self) -> Targets:

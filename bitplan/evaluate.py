@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bitplan.kernels import Runtime
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Raw images [N, C, H, W] to the first output [N, ...]."""
@@ -93,19 +95,11 @@ def evaluate(
     )
 
 
-def runtime_runner(artifact: Path | bytes, threads: int) -> tuple[Run, int]:
-    """A `Run` over the artifact's runtime, and the largest batch it takes."""
-    from bitplan.kernels import Runtime
-
-    runtime = (
-        Runtime.from_bytes(artifact, threads=threads)
-        if isinstance(artifact, bytes)
-        else Runtime.load(artifact, threads=threads)
-    )
-    first = runtime.outputs[0].name
+def runtime_run(runtime: Runtime) -> Run:
+    """A `Run` that gives the runtime's first output."""
 
     def run(images: NDArray[Any]) -> NDArray[np.float32]:
-        result = runtime(np.ascontiguousarray(images))
-        return result[first] if isinstance(result, Mapping) else result
+        outputs = runtime(np.ascontiguousarray(images))
+        return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
 
-    return run, runtime.planned_batch
+    return run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitplan.config import Config
-from bitplan.evaluate import Metric, evaluate, outputs_of, runtime_runner
+from bitplan.evaluate import Metric, evaluate, outputs_of, runtime_run
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
@@ -60,11 +60,10 @@ def carry_out(
 
     artifact = pack(trained, policy, config, reporter)
     latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
-    run, batch = runtime_runner(artifact, config.threads)
+    runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:
-        outputs = outputs_of(run, trained.data.test_x, batch, report)
+        outputs = outputs_of(runtime_run(runtime), trained.data.test_x, config.batch, report)
         evaluation = evaluate(trained.test_reference, outputs, trained.data.test_y, metric_of(config))
-    runtime = Runtime.from_bytes(artifact)
     predicted = policy.predicted.get("latency_ms")
     outcome = Outcome(name, len(artifact), predicted, latency, evaluation)
     return CarriedOut(policy, artifact, outcome, runtime.weight_bytes + runtime.arena_bytes * config.batch)

@@ -27,9 +27,9 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
     """The function behind `pkg.mod:function`; `what` (`model`, `data`, `metric`) is named in errors.
 
     Raises UsageError where the form is wrong, the module cannot be imported, or it has no such function."""
-    if not FUNCTION_SPEC.fullmatch(spec):
-        raise UsageError(f"{what} {spec!r} must look like 'pkg.mod:function'")
     module_name, _, name = spec.partition(":")
+    if not FUNCTION_SPEC.fullmatch(spec) or module_name.endswith(".py"):
+        raise UsageError(f"{what} {spec!r} must look like 'pkg.mod:function'")
     with _current_folder_importable():
         try:
             module = importlib.import_module(module_name)
@@ -42,7 +42,7 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
             ) from None
         except BitplanError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{what} {spec!r}: importing {module_name} failed with {type(error).__name__}: {error}"
             ) from error
@@ -66,7 +66,7 @@ def call_function(spec: str, what: str) -> Any:
             return function()
         except BitplanError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{what} {spec!r}: the function, called without arguments, raised {type(error).__name__}: {error}"
             ) from error

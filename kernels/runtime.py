@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from bitplan.kernels._runtime import active_isa, all_isas, encodings, isa_levels
 from bitplan.network import Preprocessing, Shape
 
 RawArray = NDArray[np.uint8] | NDArray[np.float32]
-Inputs = RawArray | Sequence[RawArray] | Mapping[str, RawArray]
-"""One array of a network with one input, or all of them in order or by name; [N, C, H, W] or [N, features], raw."""
+Ordered = RawArray | Sequence[RawArray]
+Named = Mapping[str, RawArray]
+"""The array of a network's one input, or all of them in order or by name; raw, [N, C, H, W] or [N, features]."""
 
 __all__ = ["Runtime", "active_isa", "all_isas", "encodings", "isa_levels", "kernel_version"]
 
@@ -41,19 +43,27 @@ class Runtime:
         """The same from an artifact in memory, which is copied as far as it is needed."""
         return Runtime(_runtime.Runtime.from_bytes(data, _threads(threads), isa or ""))
 
-    def __call__(self, inputs: Inputs) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
-        """Runs the network: a mapping gives a mapping by output name, anything else the one output's array (or a
-        mapping where there are several). Raises DataError where the arrays do not fit."""
-        outputs = self._compiled.run(self._in_order(inputs))
-        if isinstance(inputs, Mapping) or len(outputs) > 1:
-            return dict(zip(self.outputs, outputs, strict=True))
-        return outputs[0]
+    @overload
+    def __call__(self, inputs: Ordered) -> NDArray[np.float32]: ...
 
-    def time_steps(self, inputs: Inputs, runs: int) -> NDArray[np.float64]:
+    @overload
+    def __call__(self, inputs: Named) -> dict[str, NDArray[np.float32]]: ...
+
+    def __call__(self, inputs: Ordered | Named) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+        """Runs the network: a mapping gives a mapping by output name, anything else the array of the one output.
+        Raises DataError where the arrays do not fit, or where there are several outputs and no mapping was given."""
+        if not isinstance(inputs, Mapping) and len(self.outputs) > 1:
+            raise DataError(
+                f"the network has the outputs {list(self.outputs)}; pass a mapping by name to get all of them"
+            )
+        outputs = self._compiled.run(self._in_order(inputs))
+        return dict(zip(self.outputs, outputs, strict=True)) if isinstance(inputs, Mapping) else outputs[0]
+
+    def time_steps(self, inputs: Ordered | Named, runs: int) -> NDArray[np.float64]:
         """Seconds of each step in `runs` inferences: [runs, steps], in the order of `steps`."""
         return self._compiled.time_steps(self._in_order(inputs), runs)
 
-    def time_runs(self, inputs: Inputs, runs: int) -> NDArray[np.float64]:
+    def time_runs(self, inputs: Ordered | Named, runs: int) -> NDArray[np.float64]:
         """Seconds of `runs` whole inferences, without the clock between steps."""
         return self._compiled.time_runs(self._in_order(inputs), runs)
 
@@ -109,18 +119,22 @@ class Runtime:
     def threads(self, threads: int) -> None:
         self._compiled.threads = _threads(threads)
 
-    def _in_order(self, inputs: Inputs) -> list[RawArray]:
+    def _in_order(self, inputs: Ordered | Named) -> list[RawArray]:
         names = list(self.inputs)
+        given: list[RawArray]
         if isinstance(inputs, Mapping):
             if sorted(inputs) != sorted(names):
                 raise DataError(f"arrays for {sorted(inputs)} were given; the network's inputs are {names}")
             given = [inputs[name] for name in names]
         else:
             given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-        for array in given:
-            if not isinstance(array, np.ndarray):
-                raise DataError(f"an input is a {type(array).__name__}; expected a numpy array")
-        return [np.ascontiguousarray(array) for array in given]
+        return [_contiguous(array) for array in given]
+
+
+def _contiguous(array: object) -> RawArray:
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"an input is a {type(array).__name__}; expected a numpy array")
+    return np.ascontiguousarray(array)
 
 
 def _threads(threads: int) -> int:

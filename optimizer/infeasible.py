@@ -126,12 +126,14 @@ def _relaxed(problem: Problem, held: Collection[str], objective: str) -> Problem
 
 
 def _reachable(target: str, reach: Reach) -> str:
-    least = "at least" if reach.held_proven else "at most some"
     limit = _amount(target, reach.limit, reach, up=False)
     if reach.held is not None and reach.held <= reach.limit:
         return f"{limit} can be met with the other limits held"
     if reach.held is not None:
-        return f"{limit} asked, {least} {_amount(target, reach.held, reach)} needed with the other limits held"
+        held = _amount(target, reach.held, reach)
+        if reach.held_proven:
+            return f"{limit} asked, at least {held} needed with the other limits held"
+        return f"{limit} asked, {held} reached with the other limits held in the time allowed"
     if reach.alone is None:
         return f"{limit} asked; what can be reached was not found in the time allowed"
     alone = _amount(target, reach.alone, reach)
@@ -146,8 +148,9 @@ def _amount(target: str, units: int, reach: Reach, up: bool = True) -> str:
         return f"{units:,} bytes ({value / 1e6:.3g} MB)"
     if target == "full_precision_weights":
         return f"{units:,}"
-    scaled, unit = (1e3 * value, " ms") if target == "latency" else (value, "")
-    text = f"{scaled:.5g}"
-    if up and float(text) < scaled:
-        text = f"{scaled * (1 + 1e-4):.5g}"
+    factor, unit = (1e3, " ms") if target == "latency" else (1.0, "")
+    text = f"{factor * value:.5g}"
+    # a limit typed in is loosened by a unit at least, see builder.py
+    if up and float(text) / factor < value - reach.resolution:
+        text = f"{factor * value * (1 + 1e-4):.5g}"
     return text + unit

@@ -62,6 +62,8 @@ def plan(
         starts = [program.choices(variants) for variants in uniform_policies(network, program.menu).values()]
         left = max(time_limit - (time.perf_counter() - begin), 0.1)
         solution = solve(program.problem, time_limit=left, seed=seed, starts=starts)
+        if solution.choices is None and memory != targets.memory:
+            break
         if solution.choices is None:
             raise _no_policy(program, solution, time_limit, seed)
         variants = program.variants(solution.choices)
@@ -74,8 +76,9 @@ def plan(
         if memory <= 0:
             break
     raise InfeasibleError(
-        f"no arrangement of the values was found that fits into {targets.memory:,} bytes of memory, although the values "
-        f"alive at any one time do; the closest needs {resident:,} bytes. Raise the memory limit to that"
+        f"under the other limits, no policy was found whose arena fits into {targets.memory:,} bytes of memory with its "
+        f"weights, although the values alive at any one time would; one needs {resident:,} bytes. Raise the memory limit "
+        "to that"
     )
 
 

@@ -59,7 +59,9 @@ def _remove_dominated(problem: Problem, tables: Tables, group: int, alive: list[
         for number, table in link.costs:
             costs = table[:, others]
             difference = np.where(allowed[:, None, :], costs[None, :, :] - costs[:, None, :], np.iinfo(np.int64).min)
-            worst[number] += np.where(allowed.any(1)[:, None], difference.max(2, initial=np.iinfo(np.int64).min), 0)
+            worst[number] += np.where(
+                allowed.any(1, keepdims=True), difference.max(2, initial=np.iinfo(np.int64).min), 0
+            )
     possible &= np.all(worst <= 0, axis=0)
     changed = False
     for i in _dearest_first(problem, group):

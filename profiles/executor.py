@@ -27,8 +27,8 @@ Load = Callable[[bytes, int], Executor]
 """Makes an executor from an artifact's bytes and a number of threads."""
 
 
-def load_runtime(artifact: bytes, threads: int) -> Executor:
-    """The executor that really runs artifacts."""
+def load_runtime(artifact: bytes, threads: int, isa: str | None = None) -> Executor:
+    """The executor that really runs artifacts, with the kernels of the given ISA level or of the usual one."""
     from bitplan.kernels.runtime import Runtime  # here, because planning works where the kernels are not built
 
-    return Runtime.from_bytes(artifact, threads=threads)
+    return Runtime.from_bytes(artifact, threads=threads, isa=isa)

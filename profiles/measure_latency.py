@@ -14,13 +14,14 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.errors import UsageError
 from bitplan.network import Network
-from bitplan.profiles.anchor import Anchor
+from bitplan.profiles.anchor import Anchor, measure_anchor
 from bitplan.profiles.cover import Menu, covering_policies
 from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.executor import Executor, Inputs, Load, load_runtime
@@ -39,10 +40,12 @@ GROUP_BYTES = 256 << 20
 GROUP_POLICIES = 12
 """Policies that are loaded at the same time: at most so many, of at most so many bytes together (at least one)."""
 
+__all__ = ["measure", "measure_anchor"]
+
 _Loadable = tuple[dict[str, Variant], bytes]
 
-Progress = Callable[[int, int, str], None]
-"""Is told how many of how many visits are done, and what is visited."""
+Progress = Callable[[int, int], None]
+"""Is told how many of how many visits are done."""
 
 
 @dataclass
@@ -78,15 +81,18 @@ def measure(
     rounds: int = ROUNDS,
     progress: Progress | None = None,
     save: Callable[[DeviceProfile], None] | None = None,
-    load: Load = load_runtime,
+    isa: str | None = None,
+    load: Load | None = None,
     fingerprint: Fingerprint | None = None,
 ) -> DeviceProfile:
     """The profile with every step that a policy of the menu can execute; steps that `profile` has are not timed again.
 
     `save` is called with the profile so far after each group of policies, so that an interrupted measurement goes on
-    where it was. Raises UsageError if `profile` was measured on another machine or with other kernels.
+    where it was. `isa` forces a level of kernels; `load` and `fingerprint` stand in for the runtime and this machine.
+    Raises UsageError if `profile` was measured on another machine or with other kernels.
     """
-    here = fingerprint or this_machine()
+    here = fingerprint or this_machine(isa)
+    load = load or partial(load_runtime, isa=isa)
     if profile and (differences := here.differences(profile.fingerprint)):
         raise UsageError(
             f"the device profile was measured elsewhere: {'; '.join(differences)}; measure into a file of its own"
@@ -105,7 +111,7 @@ def measure(
         nonlocal done
         done += 1
         if progress:
-            progress(done, len(policies) * rounds, f"{len(missing)} steps in {len(policies)} networks")
+            progress(done, len(policies) * rounds)
 
     for group in _groups((policy, stand_in_artifact(network, policy, batch)) for policy in policies):
         visited = [

@@ -95,7 +95,9 @@ def measure(
     if wanted:
         key = json.dumps([metric, hashes, batch, memory])
         with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
-            measurement = _Measurement(network, weights, images, wanted, metric, labels, batch, memory, journal, progress)
+            measurement = _Measurement(
+                network, weights, images, wanted, metric, labels, batch, memory, journal, progress
+            )
             known |= measurement.run()
     zero = np.zeros(count_images(images), np.float32)
     known |= {choice: zero for choice in choices if choice[1] == FLOAT32}
@@ -140,7 +142,12 @@ class _Measurement:
         self.metric, self.labels = metric, labels
 
     def run(self) -> dict[tuple[str, Variant], Vector]:
-        if any(self._unit(number, s, v) not in self.found for s in self.stops for v in s.variants for number in range(len(self.chunks))):
+        if any(
+            self._unit(number, s, v) not in self.found
+            for s in self.stops
+            for v in s.variants
+            for number in range(len(self.chunks))
+        ):
             self._report("calibration")
             self.ranges = calibrate(self.simulator, self.images, batch=self.batch)
             self.increase = increase(self.network, self.metric, self._full_outputs(), self.labels)
@@ -159,7 +166,11 @@ class _Measurement:
         front: Front | None = None
         for stop in self.stops:
             missing = [v for v in stop.variants if self._unit(number, stop, v) not in self.found]
-            later = [v for v in stop.variants if any(self._unit(n, stop, v) not in self.found for n in range(len(self.chunks)))]
+            later = [
+                v
+                for v in stop.variants
+                if any(self._unit(n, stop, v) not in self.found for n in range(len(self.chunks)))
+            ]
             to_recover = [v for v in later if (stop.node.name, v) not in self.encoded]
             if not missing and not to_recover:
                 continue
@@ -210,7 +221,12 @@ class _Measurement:
 
     def _report(self, text: str) -> None:
         if self.progress:
-            done = sum(self._unit(n, s, v) in self.found for s in self.stops for v in s.variants for n in range(len(self.chunks)))
+            done = sum(
+                self._unit(n, s, v) in self.found
+                for s in self.stops
+                for v in s.variants
+                for n in range(len(self.chunks))
+            )
             self.progress(done, self.total, text)
 
 

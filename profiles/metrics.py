@@ -80,7 +80,8 @@ def log_probabilities(scores: NDArray[np.float32], softmaxed: bool = False) -> N
 
 def divergence(reference: NDArray[np.float64], changed: NDArray[np.float64]) -> NDArray[np.float32]:
     """KL(reference || changed) of each row of log probabilities [N, classes]; at least zero."""
-    return np.maximum((np.exp(reference) * (reference - changed)).sum(-1), 0).astype(np.float32)
+    rows = (np.exp(reference) * (reference - changed)).sum(-1)
+    return np.asarray(np.maximum(rows, 0), np.float32)
 
 
 def _squared_error(full: Outputs) -> Increase:
@@ -91,7 +92,7 @@ def _squared_error(full: Outputs) -> Increase:
         for name, values in full.items():
             difference = (changed[name].astype(np.float64) - values[part]).reshape(len(changed[name]), -1)
             errors.append((difference**2).mean(1) / spread[name])
-        return np.mean(errors, 0).astype(np.float32)
+        return np.asarray(np.mean(errors, 0), np.float32)
 
     return squared_error
 
@@ -103,5 +104,7 @@ def _checked_labels(labels: Labels | None, shape: tuple[int, ...]) -> NDArray[np
     if labels.shape != (count,):
         raise DataError(f"there are {count} images but labels of shape {labels.shape}; give one class number per image")
     if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"labels run from {labels.min()} to {labels.max()}; the network has the classes 0..{classes - 1}")
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}; the network has the classes 0..{classes - 1}"
+        )
     return labels.astype(np.int64)

@@ -45,7 +45,7 @@ def capture(
     _check_examples(examples, preprocessing)
     frozen = _frozen_copy(module)
     _check_weights(frozen)
-    examples = tuple(x.detach().cpu()[:LARGEST_BATCH] for x in examples)
+    examples = tuple(x[:LARGEST_BATCH].detach().cpu().clone() for x in examples)
     # A batch of one hides where the batch goes: any axis of size one could be it.
     examples = tuple(torch.cat([x, x]) for x in examples) if len(examples[0]) == 1 else examples
     with torch.no_grad():

@@ -7,7 +7,7 @@ in LOWERINGS and refused if it is not there.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,8 @@ def lower(trace: Trace, module: nn.Module) -> Draft:
         elif node.op == "call_function":
             values[node] = _call(node, trace, draft, values, paths)
         elif node.op == "output":
-            _outputs(fx.node.map_arg(node.args[0], lambda n: values[n]), draft)
+            found = fx.node.map_arg(node.args[0], lambda n: values[n])
+            _outputs([found[place] for place in trace.outputs], draft)
         else:
             raise UnsupportedError(f"the module holds {node.target!r}, a sub-program (a branch or loop); {REMEDY}")
     return draft
@@ -155,8 +156,8 @@ def _leaves(value: Any) -> list[Any]:
     return [value]
 
 
-def _outputs(value: Any, draft: Draft) -> None:
-    for index, output in enumerate(_leaves(value)):
+def _outputs(found: Sequence[Any], draft: Draft) -> None:
+    for index, output in enumerate(found):
         if not isinstance(output, DraftNode):
             raise UnsupportedError(
                 f"output {index} of the module does not depend on its input (or is an expanded view of it); return "

@@ -18,12 +18,13 @@ from bitplan.errors import UnsupportedError
 @dataclass(frozen=True)
 class Trace:
     """`graph` holds ATen calls without mutation, its placeholders the inputs, by the names of the arguments, and
-    `constants`: parameters (`parameter_names` says which), buffers and other fixed tensors. `batch` is the batch size
-    it was traced with."""
+    `constants`: parameters (`parameter_names` says which), buffers and other fixed tensors. `outputs` are the places
+    of the module's outputs among the graph's, `batch` is the batch size it was traced with."""
 
     graph: fx.Graph
     constants: dict[str, Tensor]
     parameter_names: dict[str, str]
+    outputs: tuple[int, ...]
     batch: int
 
 
@@ -67,12 +68,14 @@ def _export(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
         else:
             raise UnsupportedError(f"the module takes an input of the kind {spec.kind.name}; pass tensors only")
     for output in signature.output_specs:
-        if output.kind != OutputKind.USER_OUTPUT:
+        # A module may overwrite its input (an in-place activation): the network computes what it returns.
+        if output.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
             raise UnsupportedError(
                 f"the module changes {output.target!r} while it runs; the runtime keeps no state between calls, so "
                 "compute it without the change in eval mode"
             )
-    return Trace(program.graph, constants, parameter_names, len(examples[0]))
+    outputs = [i for i, spec in enumerate(signature.output_specs) if spec.kind == OutputKind.USER_OUTPUT]
+    return Trace(program.graph, constants, parameter_names, tuple(outputs), len(examples[0]))
 
 
 @contextmanager

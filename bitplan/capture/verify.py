@@ -30,7 +30,7 @@ def verify(network: Network, weights: Weights, module: nn.Module, examples: tupl
         (tuple(x[:1] for x in noise), "one image"),
     ):
         try:
-            expected = [y for y in _pytree.tree_leaves(module(*inputs)) if y is not None]
+            expected = [y for y in _pytree.tree_leaves(module(*(x.clone() for x in inputs))) if y is not None]
         except Exception as error:
             if what == "one image":
                 continue  # the module's own weakness (a bare squeeze, say): the network has no such batch size

@@ -66,7 +66,8 @@ class Apb(Binary):
     def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
         if shape.depthwise:  # held as floats: too small a share of the network to deserve kernels of its own
             return 8 * shape.out_channels + 4 * shape.count
-        return super().resident_bytes(shape, variant) + 8 * self.kept(shape, variant)
+        lists_by_channel = 4 * (shape.out_channels + 1) + 8 * self.kept(shape, variant)
+        return super().resident_bytes(shape, variant) + lists_by_channel
 
     def pack_extra(self, layer: EncodedLayer) -> bytes:
         rank = np.empty(layer.shape.count, np.int64)

@@ -48,7 +48,10 @@ bool valid_utf8(Bytes name) {
   for (std::size_t i = 0; i < name.size();) {
     const std::uint8_t lead = name[i++];
     if (lead < 0x80) continue;
-    const int more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : 0;
+    const int more = lead >= 0xC2 && lead < 0xE0   ? 1
+                     : lead >= 0xE0 && lead < 0xF0 ? 2
+                     : lead >= 0xF0 && lead < 0xF5 ? 3
+                                                   : 0;
     if (more == 0 || name.size() - i < std::size_t(more)) return false;
     std::uint32_t point = lead & (0x3Fu >> more);
     for (int j = 0; j < more; ++j, ++i) {
@@ -203,8 +206,8 @@ Header read_header(Bytes file, Artifact& artifact) {
                            " bytes; its header says ", file_bytes));
   const std::uint64_t body = file_bytes - kHeaderBytes;
   if (graph_bytes > body || weight_bytes != body - graph_bytes)
-    throw FormatError(text("graph (", graph_bytes, " bytes) and weights (", weight_bytes, " bytes) do not add up to the ",
-                           body, " bytes behind the header"));
+    throw FormatError(text("graph (", graph_bytes, " bytes) and weights (", weight_bytes,
+                           " bytes) do not add up to the ", body, " bytes behind the header"));
   artifact.arena_bytes = load<std::uint64_t>(at + 40);
   artifact.planned_batch = load<std::uint32_t>(at + 48);
   if (artifact.planned_batch == 0) throw FormatError("the planned batch is 0; expected at least 1");
@@ -242,8 +245,9 @@ void place_weights(Artifact& artifact, Bytes weights) {
       continue;
     }
     if (offset != end || size > weights.size() - end)
-      throw FormatError(text(describe(artifact, number), ": its weights are said to be at ", offset, " + ", size, " of ",
-                             weights.size(), " bytes; expected them at ", end, ", behind those of earlier nodes"));
+      throw FormatError(text(describe(artifact, number), ": its weights are said to be at ", offset, " + ", size,
+                             " of ", weights.size(), " bytes; expected them at ", end,
+                             ", behind those of earlier nodes"));
     (node.layer() ? node.weight.data : node.constants) = weights.subspan(offset, size);
     end += size;
   }

@@ -16,12 +16,26 @@ using Shape = std::vector<std::uint32_t>;  // without the batch; rank 3 is (chan
 using Bytes = std::span<const std::uint8_t>;
 
 enum class Op : std::uint8_t {
-  input, conv2d, linear, scale_shift, activate, add, mul, concat,
-  max_pool, average_pool, mean, pad, slice, reshape, permute, softmax,
+  input,
+  conv2d,
+  linear,
+  scale_shift,
+  activate,
+  add,
+  mul,
+  concat,
+  max_pool,
+  average_pool,
+  mean,
+  pad,
+  slice,
+  reshape,
+  permute,
+  softmax,
 };
-constexpr std::array<const char*, 16> kOpNames = {
-    "input",    "conv2d",       "linear", "scale shift", "activate", "add",     "mul",     "concat",
-    "max pool", "average pool", "mean",   "pad",         "slice",    "reshape", "permute", "softmax"};
+constexpr std::array<const char*, 16> kOpNames = {"input", "conv2d",  "linear",   "scale shift",  "activate", "add",
+                                                  "mul",   "concat",  "max pool", "average pool", "mean",     "pad",
+                                                  "slice", "reshape", "permute",  "softmax"};
 
 constexpr std::uint8_t kKeepsF32 = 1, kKeepsU8 = 2;
 constexpr std::uint32_t kAbsent = 0xFFFFFFFFu;

@@ -19,9 +19,7 @@ namespace {
 
 using Arrays = std::vector<py::array>;
 
-std::string shape_text(const py::array& array) {
-  return py::str(py::tuple(array.attr("shape"))).cast<std::string>();
-}
+std::string shape_text(const py::array& array) { return py::str(py::tuple(array.attr("shape"))).cast<std::string>(); }
 
 struct Batch {
   std::vector<RawArray> arrays;
@@ -45,13 +43,14 @@ Batch check_inputs(const Runtime& runtime, const Arrays& arrays) {
     for (std::size_t axis = 0; fits && axis < port.shape.size(); ++axis)
       fits = std::size_t(array.shape(py::ssize_t(axis) + 1)) == port.shape[axis];
     if (!fits)
-      throw InputError(text("input '", port.name, "' has shape ", shape_text(array),
-                            "; expected a batch of ", to_string(port.shape)));
+      throw InputError(text("input '", port.name, "' has shape ", shape_text(array), "; expected a batch of ",
+                            to_string(port.shape)));
     if (!(array.flags() & py::array::c_style))
       throw InputError(text("input '", port.name, "' is not contiguous; pass numpy.ascontiguousarray of it"));
     const auto size = std::size_t(array.shape(0));
     if (i > 0 && size != batch.size)
-      throw InputError(text("input '", port.name, "' holds ", size, " images, input '", ports[0].name, "' ", batch.size));
+      throw InputError(
+          text("input '", port.name, "' holds ", size, " images, input '", ports[0].name, "' ", batch.size));
     batch.size = size;
     batch.arrays.push_back({array.data(), u8 ? Format::u8 : Format::f32});
   }
@@ -188,10 +187,9 @@ PYBIND11_MODULE(_runtime, module) {
       .def_property_readonly("arena_bytes", &Runtime::arena_bytes)
       .def_property_readonly("isa", &Runtime::isa)
       .def_property("threads", &Runtime::threads, &Runtime::set_threads)
-      .def_property_readonly("policy_hash",
-                             [](const Runtime& self) {
-                               return py::bytes(reinterpret_cast<const char*>(self.policy_hash().data()), 32);
-                             })
+      .def_property_readonly(
+          "policy_hash",
+          [](const Runtime& self) { return py::bytes(reinterpret_cast<const char*>(self.policy_hash().data()), 32); })
       .def_property_readonly("preprocessing", [](const Runtime& self) {
         const Preprocessing& p = self.preprocessing();
         return std::make_tuple(p.mean, p.std, p.resize, p.crop);

@@ -23,7 +23,8 @@ void require_inputs(const Node& node, std::size_t least, std::size_t most) {
 }
 
 void require_image(const Shape& shape) {
-  require(shape.size() == 3, text("it reads a value of shape ", to_string(shape), "; expected (channels, height, width)"));
+  require(shape.size() == 3,
+          text("it reads a value of shape ", to_string(shape), "; expected (channels, height, width)"));
 }
 
 // Height and width that a window leaves of an image.
@@ -155,8 +156,9 @@ void check_formats(const Artifact& artifact, const Node& node) {
   require(node.read != Format::none, "it has inputs, but no format to read them in");
   const std::uint8_t bit = node.read == Format::f32 ? kKeepsF32 : kKeepsU8;
   for (const std::uint16_t input : node.inputs)
-    require(artifact.nodes[input].kept & bit, text("it reads '", artifact.nodes[input].name, "' as ",
-                                                   bit == kKeepsF32 ? "f32" : "u8", ", which is not kept in that format"));
+    require(artifact.nodes[input].kept & bit,
+            text("it reads '", artifact.nodes[input].name, "' as ", bit == kKeepsF32 ? "f32" : "u8",
+                 ", which is not kept in that format"));
   if (node.layer()) {
     const bool floats = node.weight.codec == Codec::float32;
     require(floats == (node.read == Format::f32), "float32 layers read f32 and all others u8; this one does not");
@@ -219,11 +221,14 @@ void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const 
   std::vector<const Shape*> in;
   for (const std::uint16_t input : node.inputs) in.push_back(&artifact.nodes[input].shape);
   const Shape expected = expected_shape(node, in);
-  require(expected == node.shape, text("its shape is ", to_string(node.shape), "; its inputs make it ", to_string(expected)));
+  require(expected == node.shape,
+          text("its shape is ", to_string(node.shape), "; its inputs make it ", to_string(expected)));
   if (node.layer()) check_weight_count(node.weight.shape);
   if (node.layer() && in.size() == 2)
-    require(*in[1] == node.shape, text("its residual has shape ", to_string(*in[1]), "; expected ", to_string(node.shape)));
-  require(takes_activation(node.op) || node.activation.kind == ActivationKind::identity, "it cannot have an activation");
+    require(*in[1] == node.shape,
+            text("its residual has shape ", to_string(*in[1]), "; expected ", to_string(node.shape)));
+  require(takes_activation(node.op) || node.activation.kind == ActivationKind::identity,
+          "it cannot have an activation");
   check_formats(artifact, node);
   const std::size_t channels = artifact.preprocessing.mean.size();
   if (node.op == Op::input && node.shape.size() == 3 && channels != 0)
@@ -233,7 +238,8 @@ void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const 
   for (const Format format : {Format::f32, Format::u8}) {
     const bool kept = node.kept & (format == Format::f32 ? kKeepsF32 : kKeepsU8);
     if (!kept) {
-      require((format == Format::f32 ? node.offset_f32 : node.offset_u8) == kAbsent, "a format that is not kept has a place");
+      require((format == Format::f32 ? node.offset_f32 : node.offset_u8) == kAbsent,
+              "a format that is not kept has a place");
       continue;
     }
     Place place = place_of(artifact, node, format);
@@ -251,7 +257,8 @@ void check_graph(Artifact& artifact) {
     last_step[number] = number;
     for (const std::uint16_t input : artifact.nodes[number].inputs) {
       if (input >= number)
-        throw FormatError(text(describe(artifact, number), ": it reads node ", input, ", which does not come before it"));
+        throw FormatError(
+            text(describe(artifact, number), ": it reads node ", input, ", which does not come before it"));
       last_step[input] = number;
     }
   }

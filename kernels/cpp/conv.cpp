@@ -29,10 +29,10 @@ class ConvStep : public GemmStep {
                 std::uint8_t* target) const {
     const std::size_t element = element_bytes(in_.format);
     const std::size_t height = in_.shape[1], width = in_.shape[2];
-    const std::size_t pixel = in_.channels() * element;                            // bytes of a pixel
-    const std::size_t part = layer_.shape.in / layer_.shape.groups * element;      // bytes of a group's share of it
-    const std::size_t line = window_.kernel[1] * part;                             // bytes of a line of the kernel
-    const int padding = in_.format == Format::u8 ? in_.range.zero_point : 0;       // x = 0, bytewise in f32 too
+    const std::size_t pixel = in_.channels() * element;                        // bytes of a pixel
+    const std::size_t part = layer_.shape.in / layer_.shape.groups * element;  // bytes of a group's share of it
+    const std::size_t line = window_.kernel[1] * part;                         // bytes of a line of the kernel
+    const int padding = in_.format == Format::u8 ? in_.range.zero_point : 0;   // x = 0, bytewise in f32 too
     const std::uint8_t* const base = call.at<std::uint8_t>(in_) + image * height * width * pixel + group * part;
     const auto top = std::int64_t(y * window_.stride[0]) - window_.padding[0];
     const auto left = std::int64_t(x * window_.stride[1]) - window_.padding[2];

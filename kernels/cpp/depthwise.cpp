@@ -15,7 +15,8 @@ class DepthwiseStep : public Step {
     if (inputs.size() > 1) residual_ = inputs[1];
     const std::size_t bytes = out_.channels() * element_bytes(in_.format);
     padding_ = AlignedBuffer(bytes);
-    std::fill_n(padding_.data(), bytes, in_.format == Format::u8 ? std::uint8_t(in_.range.zero_point) : std::uint8_t(0));
+    std::fill_n(padding_.data(), bytes,
+                in_.format == Format::u8 ? std::uint8_t(in_.range.zero_point) : std::uint8_t(0));
     // Accumulators of a tile stay within L1.
     tile_ = std::clamp<std::size_t>(kTileBytes / (4 * out_.channels()), 1, kMaxRows);
   }

@@ -73,7 +73,8 @@ GemmStep::Rows GemmStep::direct_rows(const Call& call, std::size_t group, std::s
 }
 
 const std::uint8_t* GemmStep::resident_panel(const Panel& panel) const {
-  const std::size_t block = layer_.codec == Codec::float32 ? 4 * kBlock * layer_.shape.reduction() : layer_.block_bytes();
+  const std::size_t block =
+      layer_.codec == Codec::float32 ? 4 * kBlock * layer_.shape.reduction() : layer_.block_bytes();
   return layer_.codes.data() + (panel.group * layer_.group_blocks() + panel.first_block) * block;
 }
 
@@ -128,8 +129,8 @@ void GemmStep::run_by_panel(const Call& call) const {
       layer_.decode_blocks(call.kernels, panel.group, panel.first_block, panel.blocks, scratch.panel,
                            scratch.decode_buffer);
       for (std::size_t first = start; first < end; first += kMaxRows) {
-        const Rows tile = direct() ? direct_rows(call, panel.group, first)
-                                   : Rows{packed(panel.group, first), row_elements()};
+        const Rows tile =
+            direct() ? direct_rows(call, panel.group, first) : Rows{packed(panel.group, first), row_elements()};
         multiply(call, panel, reinterpret_cast<const std::uint8_t*>(scratch.panel), tile, first,
                  std::min(kMaxRows, end - first), scratch);
       }

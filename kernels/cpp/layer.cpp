@@ -51,7 +51,8 @@ std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_
     positions.push_back(position);
   }
   if (positions.size() != k)
-    throw FormatError(text("the positions of kept weights hold ", positions.size(), " entries; ", k, " were announced"));
+    throw FormatError(
+        text("the positions of kept weights hold ", positions.size(), " entries; ", k, " were announced"));
   return positions;
 }
 

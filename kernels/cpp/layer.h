@@ -32,7 +32,8 @@ struct Layer {
            (codec == Codec::int8 && shape.reduction() % kStep == 0 && shape.group_outputs() % kBlock == 0);
   }
   std::size_t resident_bytes() const {
-    return codes.bytes() + 4 * (multiplier.size() + bias.size() + kept_start.size() + kept_k.size() + kept_residual.size());
+    return codes.bytes() +
+           4 * (multiplier.size() + bias.size() + kept_start.size() + kept_k.size() + kept_residual.size());
   }
 
   // Writes the levels of blocks [first, first + blocks) of a group as [block][k_steps][16][4], zeros where nothing is.

@@ -169,7 +169,8 @@ class MoveStep : public Step {
     else if (in.format == out_.format && same_range(in.range, out_.range))
       move(call.at<std::uint8_t>(in) + source, from, call.at<std::uint8_t>(out_) + target, to, n);
     else
-      requantise(call, in, call.at<std::uint8_t>(in) + source, from, call.at<std::uint8_t>(out_) + target, to, n, buffer);
+      requantise(call, in, call.at<std::uint8_t>(in) + source, from, call.at<std::uint8_t>(out_) + target, to, n,
+                 buffer);
   }
 
   template <typename T>

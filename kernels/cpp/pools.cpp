@@ -36,8 +36,7 @@ class WindowStep : public Step {
         const Taps across = taps_of(window_, 1, x, in_.shape[2]);
         for (std::size_t channel = 0; channel < in_.channels(); channel += kChunk)
           pool(call, line / height, down, across, channel, std::min(kChunk, in_.channels() - channel),
-               (line * width + x) * in_.channels() + channel,
-               reinterpret_cast<float*>(call.thread_scratch(thread)));
+               (line * width + x) * in_.channels() + channel, reinterpret_cast<float*>(call.thread_scratch(thread)));
       }
     });
   }

@@ -12,9 +12,7 @@ namespace {
 
 constexpr std::size_t kMaxThreads = 256;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Value value_of(const Node& node, Format format) {
   return {format == Format::f32 ? node.offset_f32 : node.offset_u8, format, node.range, node.shape};
@@ -189,14 +187,8 @@ void Runtime::release(Context* context) {
 }
 
 Call Runtime::call_for(Context& context, const std::vector<RawArray>& inputs, std::size_t batch) const {
-  return {kernels_,
-          *context.pool,
-          context.arena.data(),
-          batch,
-          context.shared.data(),
-          context.scratch.data(),
-          context.per_thread,
-          inputs.data()};
+  return {kernels_,           *context.pool, context.arena.data(), batch, context.shared.data(), context.scratch.data(),
+          context.per_thread, inputs.data()};
 }
 
 void Runtime::write_outputs(const Call& call, const std::vector<float*>& outputs) const {

@@ -51,7 +51,8 @@ class Runtime {
   Lease acquire(std::size_t batch);
 
   // `inputs` and `outputs` in the order of the ports; outputs are f32, channels first.
-  void run(Context& context, const std::vector<RawArray>& inputs, std::size_t batch, const std::vector<float*>& outputs);
+  void run(Context& context, const std::vector<RawArray>& inputs, std::size_t batch,
+           const std::vector<float*>& outputs);
   // Seconds of each step: `seconds` [runs][steps].
   void time_steps(Context& context, const std::vector<RawArray>& inputs, std::size_t batch, std::size_t runs,
                   double* seconds);

@@ -88,8 +88,8 @@ inline std::size_t divide_up(std::size_t n, std::size_t by) { return (n + by - 1
 inline bool same_range(const Range& a, const Range& b) { return a.scale == b.scale && a.zero_point == b.zero_point; }
 
 // Copies or converts a run of n <= kChunk elements; `buffer` holds kChunk floats.
-inline void convert_run(const KernelTable& kernels, const Value& from, const void* source, const Value& to, void* target,
-                        std::size_t n, float* buffer) {
+inline void convert_run(const KernelTable& kernels, const Value& from, const void* source, const Value& to,
+                        void* target, std::size_t n, float* buffer) {
   if (from.format == Format::f32) {
     if (to.format == Format::f32)
       std::copy_n(static_cast<const float*>(source), n, static_cast<float*>(target));

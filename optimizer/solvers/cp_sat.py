@@ -15,9 +15,7 @@ from bitplan.optimizer.problem import Choices, Problem
 from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers.base import Solver
 from bitplan.optimizer.solvers.flow import FlowModel, flow_model
-
-WORKERS = 8
-"""Search strategies, interleaved on one thread in a fixed order: a portfolio that is deterministic."""
+from bitplan.optimizer.solvers.interrupt import interruptible
 
 
 class CpSat(Solver):
@@ -31,9 +29,10 @@ class CpSat(Solver):
         solver = cp_model.CpSolver()
         solver.parameters.max_time_in_seconds = max(time_limit - (time.perf_counter() - begin), 0.01)
         solver.parameters.random_seed = seed
-        solver.parameters.num_workers = 1
+        solver.parameters.num_workers = 1  # deterministic, and one core is left to whoever else plans
         solver.parameters.linearization_level = 2
-        status = solver.solve(model)
+        solver.parameters.catch_sigint_signal = False
+        status = interruptible(lambda: solver.solve(model), solver.stop_search)
         seconds = time.perf_counter() - begin
         if status == cp_model.INFEASIBLE:
             return Solution(Status.INFEASIBLE, seconds=seconds, solver=self.name)

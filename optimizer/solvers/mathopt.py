@@ -14,12 +14,14 @@ from typing import ClassVar
 
 import numpy as np
 from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
+from ortools.util.python.solve_interrupter import SolveInterrupter  # type: ignore[import-untyped]
 
 from bitplan.optimizer.check import feasible, objective_of
 from bitplan.optimizer.problem import Choices, Problem
 from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers.base import Solver
 from bitplan.optimizer.solvers.flow import flow_model
+from bitplan.optimizer.solvers.interrupt import interruptible
 
 TOLERANCE = 1e-9
 """Primal and dual feasibility tolerance of rows whose largest cost is scaled to ROW_SCALE."""
@@ -48,7 +50,11 @@ class Highs(Solver):
         parameters.highs.double_options["mip_feasibility_tolerance"] = TOLERANCE
         parameters.highs.double_options["dual_feasibility_tolerance"] = TOLERANCE
         parameters.highs.double_options["primal_feasibility_tolerance"] = TOLERANCE
-        result = mathopt.solve(model, mathopt.SolverType.HIGHS, params=parameters)
+        interrupter = SolveInterrupter()
+        result = interruptible(
+            lambda: mathopt.solve(model, mathopt.SolverType.HIGHS, params=parameters, interrupter=interrupter),
+            interrupter.interrupt,
+        )
         seconds = time.perf_counter() - begin
         if result.termination.reason == mathopt.TerminationReason.INFEASIBLE:
             return Solution(Status.INFEASIBLE, seconds=seconds, solver=self.name)
@@ -100,7 +106,8 @@ def _model(problem: Problem) -> tuple[mathopt.Model, list[list[mathopt.Variable]
         if resource in problem.limited and resource.limit is not None:
             scale = max((abs(cost) for _, cost in costs), default=1) / ROW_SCALE
             total = mathopt.fast_sum(x * (cost / scale) for x, cost in costs)
-            model.add_linear_constraint(total <= (resource.limit - resource.constant) / scale)
+            # loosened by what rounding may cost, so that a solution that just meets the limit is never cut off
+            model.add_linear_constraint(total <= (resource.limit - resource.constant) / scale + TOLERANCE * ROW_SCALE)
     totals = [mathopt.fast_sum(x * (cost / unit) for x, cost in t) + r.constant / unit for r, t in objectives]
     if len(totals) == 1:
         model.minimize(totals[0])

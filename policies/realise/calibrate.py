@@ -105,7 +105,9 @@ def best_range(spread: Spread) -> Range:
     return Range(float(np.float32(scales[row, 0])), int(zero_points[0, column]))
 
 
-def _clipping(centres: NDArray[np.float64], counts: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+def _clipping(
+    centres: NDArray[np.float64], counts: NDArray[np.float64], end: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """sum of count (x - end)^2 over x > end, for each end; from the moments of all bins above it."""
 
     def above(moment: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,21 @@
 The correction is relative. Re-estimating batch norm on a few hundred images would replace statistics of the whole
 training set by noisy ones, for unquantised layers too; here the noise of the image sample is in both statistics and
 cancels, and a layer that quantisation did not change stays as it was.
+
+Why the ratio of standard deviations and not the least-squares gain <full, quantised> / <quantised, quantised>: the latter
+is the ratio times the correlation of the two, so it is best for this layer alone but takes energy away at every noisy
+layer, which adds up with depth. KL to full precision with uniform variants, 8-bit activations, images not calibrated on:
+
+    network             variant    mean only   least squares   geometric mean of both   ratio
+    resnet20            int8       .0018       .0015           .0014                    .0014
+    resnet20            int4       .070        .042            .040                     .040
+    resnet20            int3       1.01        .141            .144                     .150
+    resnet20            ternary    2.42        1.33            1.35                     1.69
+    efficientnet_lite0  int8       .0115       .0018           .0018                    .0017
+    efficientnet_lite0  int4       5.47        .947            .546                     .441
+
+The means before the residual is added are those that count: asking the layer to make up for its residual's error too
+helped least squares a little (resnet20 int4 .040) and harmed the ratio a lot (efficientnet_lite0 int4 2.89).
 """
 
 from __future__ import annotations
@@ -47,13 +62,12 @@ class Moments:
     mean_quantised: NDArray[np.float64]
     full: NDArray[np.float64]
     quantised: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    """Sums of squares and products of the deviations from the means."""
+    """Sums of squares of the deviations from the means."""
 
     @classmethod
     def of(cls, subject: Subject, layer: EncodedLayer) -> Moments:
         zero = np.zeros(layer.shape.out_channels)
-        total = cls(0, zero, zero, zero, zero, zero)
+        total = cls(0, zero, zero, zero, zero)
         for full, quantised in subject.outputs(layer):
             total = total + cls.of_batch(full, quantised)
         return total
@@ -63,7 +77,7 @@ class Moments:
         """From rows by channel [C, M]."""
         mean_full, mean_quantised = full.mean(1, keepdim=True), quantised.mean(1, keepdim=True)
         a, b = full - mean_full, quantised - mean_quantised
-        sums = (mean_full[:, 0], mean_quantised[:, 0], (a * a).sum(1), (b * b).sum(1), (a * b).sum(1))
+        sums = (mean_full[:, 0], mean_quantised[:, 0], (a * a).sum(1), (b * b).sum(1))
         return cls(full.shape[1], *(x.double().numpy() for x in sums))
 
     def __add__(self, other: Moments) -> Moments:
@@ -78,23 +92,11 @@ class Moments:
             self.mean_quantised + share * step_quantised,
             self.full + other.full + weight * step_full**2,
             self.quantised + other.quantised + weight * step_quantised**2,
-            self.cross + other.cross + weight * step_full * step_quantised,
         )
 
     def gain(self) -> NDArray[np.float64]:
-        import os
-        threshold = DEAD**2 * max(self.full.max(initial=0.0), self.quantised.max(initial=0.0))
-        dead = (self.quantised <= threshold) | (self.full <= threshold)
-        quantised = np.where(dead, 1, self.quantised)
-        ls = self.cross / quantised
-        std = np.sqrt(self.full / quantised)
-        mode = os.environ.get("GAIN", "std")
-        if mode == "std":
-            gain = std
-        elif mode == "ls":
-            gain = ls
-        elif mode == "geo":
-            gain = np.sqrt(np.maximum(ls, 1e-9) * std)
-        else:
-            gain = np.ones_like(std)
-        return np.where(dead, 1, np.clip(gain, 1 / LARGEST_GAIN, LARGEST_GAIN))
+        """The ratio of the standard deviations [C]: 1 for a dead channel, limited to LARGEST_GAIN either way."""
+        floor = DEAD**2 * max(self.full.max(initial=0.0), self.quantised.max(initial=0.0))
+        dead = (self.quantised <= floor) | (self.full <= floor)
+        ratio = np.sqrt(self.full / np.where(dead, 1, self.quantised))
+        return np.where(dead, 1, np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN))

@@ -34,12 +34,8 @@ class Subject:
         ours = self.quantised.inputs(self.node, self.ranges, self.formats)
         with torch.inference_mode():
             for full, quantised in zip(theirs, ours, strict=True):
-                import os
-                t = self.full.simulator.node(bare, full[:1])
-                if os.environ.get("RES") and len(full) > 1:
-                    t = t + (full[1] - quantised[1])
                 yield (
-                    _by_channel(t, bare),
+                    _by_channel(self.full.simulator.node(bare, full[:1]), bare),
                     _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer), bare),
                 )
 

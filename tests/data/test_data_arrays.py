@@ -148,6 +148,7 @@ def listed(): return [1, 2]
 def misnamed(): return {"images": x}
 def needs(argument): return x
 def fails(): raise RuntimeError("disk on fire")
+def leaves(): raise SystemExit(0)
 def tensor():
     import torch
     return torch.zeros(6, 1, 2, 2), torch.arange(6)
@@ -185,6 +186,7 @@ def test_torch_tensors_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("their_data:misnamed", "holds 'images'; it must hold"),
         ("their_data:needs", "called without arguments, raised TypeError: .*argument"),
         ("their_data:fails", "raised RuntimeError: disk on fire"),
+        ("their_data:leaves", "raised SystemExit: 0"),
         ("their_data:alnoe", "has no function 'alnoe'; did you mean 'alone'"),
         ("their_data:constant", "has no function 'constant'"),
         ("their_dada:alone", "there is no module 'their_dada', neither installed nor in"),
@@ -208,7 +210,7 @@ def test_a_wrong_spec_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("wish", [{"calibration": 0}, {"limit": 0}, {"calibration": -1}])
-def test_sizes_below_one_are_refused(tmp_path: Path, wish: dict[str, int]) -> None:
+def test_sizes_below_one_are_refused(tmp_path: Path, wish: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be at least one image"):
         load_data(saved(tmp_path, x=X), **wish)
 

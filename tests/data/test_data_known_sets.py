@@ -91,7 +91,7 @@ def write_batches(folder: Path, files: cifar.CifarFiles) -> cifar.CifarFiles:
             (folder / name).write_bytes(raw)
             rows.append((name, hashlib.md5(raw).hexdigest()))
         listed[part] = tuple(rows)
-    return replace(files, **listed)
+    return replace(files, training=listed["training"], test=listed["test"])
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])

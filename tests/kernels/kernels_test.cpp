@@ -92,7 +92,8 @@ void test_gemm_u8s8(const KernelTable& k, size_t rows, size_t depth, size_t bloc
 }
 
 void test_gemm_f32(const KernelTable& k, size_t rows, size_t depth, size_t blocks) {
-  const size_t n = blocks * 16, lda = depth + static_cast<size_t>(draw(0, 3)), ldc = n + static_cast<size_t>(draw(0, 5));
+  const size_t n = blocks * 16, lda = depth + static_cast<size_t>(draw(0, 3)),
+               ldc = n + static_cast<size_t>(draw(0, 5));
   const Vec<float> a = draw_floats(rows == 0 ? 0 : (rows - 1) * lda + depth), panel = draw_floats(n * depth);
   Vec<float> c(rows * ldc, 77);
   k.gemm_f32(a.data(), lda, rows, panel.data(), depth, blocks, c.data(), ldc);
@@ -284,7 +285,8 @@ void test_store(size_t rows, size_t n, const Vec<C>& c, size_t ldc) {
   if (kind_of_residual == 1) e.residual = residual.data();
   if (kind_of_residual == 2) e.residual = residual_u8.data(), e.residual_format = Format::u8;
   e.activation.kind = kKinds[draw(0, 5)];
-  if (e.activation.kind == ActivationKind::clamp) e.activation.low = 0, e.activation.high = draw(0, 1) ? 1.0f : INFINITY;
+  if (e.activation.kind == ActivationKind::clamp)
+    e.activation.low = 0, e.activation.high = draw(0, 1) ? 1.0f : INFINITY;
   e.out_format = draw(0, 1) ? Format::u8 : Format::f32;
   e.out_range = draw_range();
   e.out_stride = n + static_cast<size_t>(draw(0, 3));
@@ -442,6 +444,49 @@ void test_stores() {
   }
 }
 
+// The sums of a row do not depend on how many rows were computed with it, and those of a layer that reads u8 are the
+// same bits at every level.
+void test_reproducible(const KernelTable& k) {
+  generator.seed(7);  // all levels get the same numbers
+  static Vec<float> first_kept, first_depthwise;
+  const size_t rows = 50, depth = 200, n = 64;
+  const Vec<float> x = draw_floats(rows * depth), panel = draw_floats(depth * n);
+  const auto a = draw_ints<std::uint8_t>(rows * depth, 0, 255);
+  Vec<std::uint32_t> start{0}, position;
+  for (size_t o = 0; o < n; ++o) {
+    for (size_t i = 0; i < depth; ++i)
+      if (draw(0, 9) == 0) position.push_back(static_cast<std::uint32_t>(i));
+    start.push_back(static_cast<std::uint32_t>(position.size()));
+  }
+  const Vec<float> residual = draw_floats(position.size());
+  const Kept kept{start.data(), position.data(), residual.data()};
+  Vec<float> product(rows * n), sum(rows * n), depthwise(rows * depth), part(rows * depth);
+  k.gemm_f32(x.data(), depth, rows, panel.data(), depth, n / 16, product.data(), n);
+  k.add_kept(a.data(), depth, rows, kept, n, 3, sum.data(), n);
+  Vec<const std::uint8_t*> pointers;
+  for (size_t i = 0; i < rows * 9; ++i) pointers.push_back(&a[static_cast<size_t>(draw(0, rows - 1)) * depth]);
+  k.depthwise_u8f32(pointers.data(), rows, 9, depth, panel.data(), 3, depthwise.data(), depth);
+  for (size_t count : {1, 2, 3, 5, 7, 13, 16, 33}) {
+    bool good = true;
+    for (size_t blocks = 1; blocks <= kMaxBlocks; ++blocks) {
+      k.gemm_f32(x.data(), depth, count, panel.data(), depth, blocks, part.data(), n);
+      for (size_t p = 0; p < count; ++p)
+        good = good && std::memcmp(&part[p * n], &product[p * n], blocks * 16 * sizeof(float)) == 0;
+    }
+    expect(good, k, "gemm_f32 depends on the number of rows or blocks" + shape({count}));
+    std::fill(part.begin(), part.end(), 0.0f);
+    k.add_kept(a.data(), depth, count, kept, n, 3, part.data(), n);
+    expect(std::memcmp(part.data(), sum.data(), count * n * sizeof(float)) == 0, k,
+           "add_kept depends on the number of rows" + shape({count}));
+    k.depthwise_u8f32(pointers.data(), count, 9, depth, panel.data(), 3, part.data(), depth);
+    expect(std::memcmp(part.data(), depthwise.data(), count * depth * sizeof(float)) == 0, k,
+           "depthwise_u8f32 depends on the number of pixels" + shape({count}));
+  }
+  if (first_kept.empty()) first_kept = sum, first_depthwise = depthwise;
+  expect(first_kept == sum, k, "add_kept differs between levels");
+  expect(first_depthwise == depthwise, k, "depthwise_u8f32 differs between levels");
+}
+
 double seconds(const std::function<void()>& run) {
   run();
   double best = 1e9;
@@ -585,10 +630,8 @@ void bench_level(const KernelTable& k) {
   Vec<std::int8_t> levels(count);
   const char* names[] = {"float32", "int8", "int4", "int3", "int2", "ternary", "binary"};
   for (int codec = 1; codec <= 6; ++codec)
-    report(k, "decode", names[codec], static_cast<double>(count), seconds([&] {
-             k.decode(static_cast<Codec>(codec), stream.data(), count, 0, count, levels.data());
-           }),
-           "G/s");
+    report(k, "decode", names[codec], static_cast<double>(count),
+           seconds([&] { k.decode(static_cast<Codec>(codec), stream.data(), count, 0, count, levels.data()); }), "G/s");
   const Vec<float> x = draw_floats(4096);
   Vec<std::uint8_t> q(4096);
   report(k, "quantise", "4096", 4096, seconds([&] { k.quantise(x.data(), 4096, Range{0.05f, 3}, q.data()); }), "G/s");
@@ -614,7 +657,7 @@ int main(int argc, char** argv) {
     if (bench)
       bench_level(k);
     else
-      test_level(k);
+      test_level(k), test_reproducible(k);
     std::printf("%s %s\n", bench ? "timed" : "tested", k.isa);
   }
   if (!bench) test_stores();

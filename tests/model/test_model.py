@@ -105,7 +105,7 @@ def test_what_the_function_does_wrong_is_named(function: str, rule: str) -> None
 
 @pytest.mark.parametrize("spec", ["their_model", "their_model.py:build", "their_model:", "a b:c"])
 def test_a_spec_of_another_form_is_refused(spec: str) -> None:
-    with pytest.raises(UsageError, match="must look like 'pkg.mod:function'"):
+    with pytest.raises(UsageError, match=r"must look like 'pkg\.mod:function'"):
         load_model(spec)
 
 

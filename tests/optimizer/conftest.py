@@ -16,7 +16,6 @@ from bitplan.network import (
     Activate,
     Activation,
     Add,
-    AveragePool,
     Concat,
     Conv2d,
     Input,
@@ -26,6 +25,7 @@ from bitplan.network import (
     Network,
     Node,
     ScaleShift,
+    Slice,
     Softmax,
 )
 from bitplan.optimizer.builder import ProblemBuilder
@@ -101,8 +101,9 @@ def make_network(seed: int, nodes: int, layers: int) -> Network:
     drawn = 0
 
     def value() -> str:
-        recent = found[-4:] if random.random() < 0.7 else found
-        return recent[int(random.integers(len(recent)))].name
+        images = [node.name for node in found if node.shape == IMAGE]
+        recent = images[-4:] if random.random() < 0.7 else images
+        return recent[int(random.integers(len(recent)))]
 
     for number in range(nodes):
         name, kind = f"n{number}", int(random.integers(9))
@@ -113,12 +114,7 @@ def make_network(seed: int, nodes: int, layers: int) -> Network:
             found.append(Node(name, conv, (value(), *residual), IMAGE))
         elif kind == 5:
             found.append(Node(f"{name} wide", Concat(), (value(), value()), (16, 6, 6)))
-            pool = AveragePool((1, 1), (1, 1))
-            found[-1:] = (
-                [Node(name, Add(RELU), (value(), value()), IMAGE)]
-                if number % 2
-                else [Node(name, pool, (value(),), IMAGE)]
-            )
+            found.append(Node(name, Slice(((0, 16, 2), (0, 6, 1), (0, 6, 1))), (f"{name} wide",), IMAGE))
         elif kind == 6:
             found.append(Node(name, MaxPool((3, 3), (1, 1), (1, 1, 1, 1)), (value(),), IMAGE))
         elif kind == 7:

@@ -130,7 +130,7 @@ def test_rules_that_agree_are_one_rule() -> None:
 )
 def test_what_cannot_be_meant_is_refused(wishes: dict[str, list[str]], rule: str) -> None:
     with pytest.raises(UsageError, match=rule):
-        menu_for(NETWORK, **wishes)  # type: ignore[arg-type]
+        menu_for(NETWORK, **wishes)
 
 
 def test_an_unsupported_layer_loses_the_variant_and_cannot_be_pinned_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_numbers_that_are_not_finite_are_written_as_unknown(tmp_path: Path) -> N
     policy = replace(
         sample(),
         certificate=Certificate("feasible", 0.1, -np.inf, np.inf, np.float64(2.0), "highs"),
-        predicted={"loss": float("nan"), "file_bytes": np.int64(12)},
+        predicted={"loss": float("nan"), "file_bytes": np.int64(12)},  # type: ignore[dict-item]
     )
     write_policy(tmp_path / "p.json", policy)
     text = (tmp_path / "p.json").read_text()

@@ -131,7 +131,7 @@ def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path: Path, monkeyp
     machine = FakeMachine()
     visits: list[tuple[int, int]] = []
 
-    def interrupt_late(done: int, total: int, doing: str) -> None:
+    def interrupt_late(done: int, total: int) -> None:
         visits.append((done, total))
         if done == total - 1:
             raise KeyboardInterrupt

@@ -1,0 +1,98 @@
+"""Explanations of infeasible limits are true: the conflict is one, is minimal, and what is said to be reachable is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import pytest
+
+from bitplan.optimizer.builder import ProblemBuilder
+from bitplan.optimizer.infeasible import Explanation, explain
+from bitplan.optimizer.problem import Problem
+from bitplan.optimizer.solution import Status
+from bitplan.optimizer.solvers import BY_NAME
+
+MakeProblem = Callable[..., Problem]
+
+
+def relaxed(problem: Problem, held: Collection[str], objective: str) -> Problem:
+    resources = tuple(replace(r, limit=r.limit if r.target in held else None) for r in problem.resources)
+    return replace(problem, resources=resources, objective=objective)
+
+
+def smallest(problem: Problem, held: Collection[str], objective: str) -> int | None:
+    return BY_NAME["brute-force"].solve(relaxed(problem, held, objective), time_limit=60).objective
+
+
+def possible(problem: Problem, held: Collection[str]) -> bool:
+    return smallest(problem, held, problem.objective) is not None
+
+
+def test_explanations_of_random_problems_are_true(random_problem: MakeProblem) -> None:
+    sizes = []
+    for seed in range(150):
+        problem = random_problem(seed, groups=4, resources=3, tightness=(0.05, 0.35))
+        if BY_NAME["brute-force"].solve(problem, time_limit=60).status != Status.INFEASIBLE or not possible(
+            problem, []
+        ):
+            continue
+        explanation = explain(problem, time_limit=30)
+        sizes.append(len(explanation.conflict))
+        assert explanation.minimal
+        assert not possible(problem, explanation.conflict)
+        for target in explanation.conflict:
+            assert possible(problem, [other for other in explanation.conflict if other != target])
+        for target, reach in explanation.reach.items():
+            others = [other for other in problem.limits if other != target]
+            assert reach.held_proven and reach.alone_proven
+            assert reach.held == smallest(problem, others, target)
+            assert reach.alone == smallest(problem, [], target)
+    assert len(sizes) >= 20
+    assert set(sizes) >= {1, 2}
+
+
+def two_limits(bytes_limit: int, latency: float) -> Problem:
+    """Small is slow: 100 bytes take 4 ms, 400 bytes take 1 ms."""
+    builder = ProblemBuilder()
+    builder.add_group("conv", ["binary", "int8"])
+    builder.add_resource("bytes", unit="B", counted=True, limit=bytes_limit)
+    builder.add_linear("bytes", 0, [100, 400])
+    builder.add_resource("latency", unit="s", limit=latency)
+    builder.add_linear("latency", 0, [4e-3, 1e-3])
+    builder.add_resource("loss", limit=5.0)
+    builder.add_linear("loss", 0, [1.0, 0.0])
+    return builder.build("loss")
+
+
+def explained(problem: Problem) -> Explanation:
+    return explain(problem, time_limit=30)
+
+
+def test_a_conflict_of_two_names_both_and_leaves_out_the_third() -> None:
+    explanation = explained(two_limits(200, 2e-3))
+    assert explanation.conflict == ("bytes", "latency")
+    text = explanation.text()
+    assert "no policy of this menu meets all of: file size at most 200 bytes (0.0002 MB); latency at most 2 ms" in text
+    assert "file size: 200 bytes (0.0002 MB) asked, at least 400 bytes (0.0004 MB) needed" in text
+    assert "latency: 2 ms asked, at least 4 ms needed with the other limits held" in text
+    assert "predicted loss: 5 asked; the other limits cannot be met themselves; without them 0 can be reached" in text
+    assert "Raise one of these limits" in text
+
+
+def test_a_limit_that_nothing_can_meet_stands_alone() -> None:
+    explanation = explained(two_limits(50, 5e-3))
+    assert explanation.conflict == ("bytes",)
+    assert "no policy of this menu has file size at most 50 bytes" in explanation.text()
+    assert explanation.reach["bytes"].held == 100
+
+
+def test_limits_that_can_be_met_are_no_conflict() -> None:
+    explanation = explained(two_limits(200, 5e-3))
+    assert explanation.conflict == ()
+    assert "no conflict" in explanation.text()
+
+
+@pytest.mark.parametrize(("latency", "words"), [(0.9999949e-3, "at least 1 ms"), (1e-9, "at least 1 ms")])
+def test_amounts_needed_are_rounded_up(latency: float, words: str) -> None:
+    assert words in explained(two_limits(1000, latency)).text()

@@ -1,0 +1,196 @@
+"""Plans: as good as trying every policy, never worse than a uniform one, and honest where there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from bitplan.errors import InfeasibleError
+from bitplan.optimizer import predict as predict_module
+from bitplan.optimizer.plan import plan, predict, uniform, uniform_policies
+from bitplan.policies.policy import Policy
+from bitplan.targets import Targets
+from bitplan.variant import FLOAT32, Variant
+
+MakeCase = Callable[..., Any]
+FIGURES = {"bytes": "file_bytes", "memory": "resident_bytes", "loss": "loss", "latency": "latency_ms"}
+
+
+def plan_of(case: Any, targets: Targets) -> Policy:
+    return plan(
+        case.network, case.loss, case.device, targets, case.menu, threads=case.threads, batch=case.batch, time_limit=30
+    )
+
+
+def every_policy(case: Any) -> list[dict[str, Any]]:
+    found = []
+    for choice in product(*case.menu.values()):
+        variants = dict(zip(case.menu, choice, strict=True))
+        found.append(predict(case.network, variants, case.loss, case.device, threads=case.threads, batch=case.batch))
+    return found
+
+
+def meets(figures: dict[str, Any], targets: Targets) -> bool:
+    return (
+        (targets.bytes is None or figures["file_bytes"] <= targets.bytes)
+        and (targets.memory is None or figures["resident_bytes"] <= targets.memory)
+        and (targets.latency is None or figures["latency_ms"] <= 1e3 * targets.latency)
+        and (targets.loss is None or figures["loss"] <= targets.loss)
+        and (
+            targets.full_precision_weights is None
+            or figures["full_precision_weights"] <= targets.full_precision_weights
+        )
+    )
+
+
+def between(everything: list[dict[str, Any]], figure: str, share: float) -> float:
+    """A value between the smallest and the largest that any policy has."""
+    values = sorted(float(figures[figure]) for figures in everything)
+    return values[0] + share * (values[-1] - values[0])
+
+
+@pytest.mark.parametrize("objective", ["loss", "bytes", "latency", "memory"])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_plan_equals_the_best_of_all_policies(random_case: MakeCase, seed: int, objective: str) -> None:
+    case = random_case(seed, nodes=8, layers=3)
+    everything = every_policy(case)
+    limits: dict[str, Any] = {
+        "loss": between(everything, "loss", 0.5),
+        "bytes": int(between(everything, "file_bytes", 0.5)),
+        "latency": between(everything, "latency_ms", 0.5) / 1e3,
+        "full_precision_weights": 1 + int(between(everything, "full_precision_weights", 0.6)),
+    }
+    targets = Targets(objective=objective, **{name: value for name, value in limits.items() if name != objective})
+    fitting = [figures for figures in everything if meets(figures, targets)]
+    if not fitting:
+        with pytest.raises(InfeasibleError):
+            plan_of(case, targets)
+        return
+    policy = plan_of(case, targets)
+    assert policy.certificate.status == "optimal"
+    assert meets(dict(policy.predicted), targets)
+    best = min(figures[FIGURES[objective]] for figures in fitting)
+    if objective == "memory":  # the program minimises the live bytes; the arena may need more, never less
+        assert policy.certificate.objective is not None and policy.certificate.objective <= best
+    else:
+        assert policy.predicted[FIGURES[objective]] == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_the_plan_keeps_a_memory_limit_in_the_real_arena(random_case: MakeCase, seed: int) -> None:
+    case = random_case(seed, nodes=8, layers=3)
+    targets = Targets(memory=int(between(every_policy(case), "resident_bytes", 0.2)))
+    policy = plan_of(case, targets)
+    assert targets.memory is not None
+    assert policy.predicted["resident_bytes"] is not None
+    assert policy.predicted["resident_bytes"] <= targets.memory
+
+
+def test_the_memory_limit_is_tightened_where_the_arena_needs_more(
+    random_case: MakeCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = random_case(3, nodes=8, layers=3)
+    everything = every_policy(case)
+    targets = Targets(memory=int(between(everything, "resident_bytes", 0.6)))
+    first = plan_of(case, targets).predicted["resident_bytes"]
+    assert first is not None
+    honest, asked = predict_module.Predictor.resident_bytes, []
+
+    def wasteful(self: Any, variants: Any) -> int:
+        asked.append(honest(self, variants))
+        return asked[-1] + 10_000  # as if the arena had holes
+
+    monkeypatch.setattr(predict_module.Predictor, "resident_bytes", wasteful)
+    policy = plan_of(case, targets)
+    assert targets.memory is not None and policy.predicted["resident_bytes"] is not None
+    assert policy.predicted["resident_bytes"] <= targets.memory
+    assert len(asked) > 2 or first + 10_000 <= targets.memory
+    with pytest.raises(InfeasibleError, match="memory"):
+        plan_of(case, replace(targets, memory=int(between(everything, "resident_bytes", 0.0)) + 9_000))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_plan_is_never_worse_than_a_uniform_policy_that_fits(random_case: MakeCase, seed: int) -> None:
+    case = random_case(seed, nodes=16, layers=8)
+    for variant in uniform_policies(case.network, case.menu):
+        rival = uniform(
+            case.network, variant, case.menu, case.loss, case.device, threads=case.threads, batch=case.batch
+        )
+        assert rival is not None
+        size, latency, loss = (rival.predicted[name] for name in ("file_bytes", "latency_ms", "loss"))
+        assert isinstance(size, int) and latency is not None and loss is not None
+        policy = plan_of(case, Targets(bytes=size, latency=latency / 1e3))
+        assert policy.predicted["loss"] is not None
+        assert policy.predicted["loss"] <= loss * (1 + 1e-7) + 1e-9
+
+
+def test_a_policy_states_layers_totals_certificate_and_origin(random_case: MakeCase) -> None:
+    case = random_case(2, nodes=8, layers=3)
+    policy = plan_of(case, Targets(bytes=10**6))
+    assert [layer.name for layer in policy.layers] == [node.name for node in case.network.layers]
+    assert policy.predicted == predict(
+        case.network, policy.variants, case.loss, case.device, threads=case.threads, batch=case.batch
+    )
+    assert policy.certificate.status == "optimal" and policy.certificate.gap == 0
+    assert policy.certificate.objective == pytest.approx(policy.predicted["loss"], rel=1e-7, abs=1e-9)
+    assert policy.certificate.bound == policy.certificate.objective
+    assert policy.hashes["network"] == "0" and policy.hashes["device"] == case.device.fingerprint.hash
+    assert policy.settings["threads"] == case.threads and policy.settings["batch"] == case.batch
+    losses = [layer.loss for layer in policy.layers]
+    assert sum(loss for loss in losses if loss is not None) == pytest.approx(policy.predicted["loss"])
+
+
+def test_the_same_seed_gives_the_same_policy(random_case: MakeCase) -> None:
+    case = random_case(4, nodes=16, layers=8)
+    targets = Targets(bytes=4000, objective="loss")
+    first, second = plan_of(case, targets), plan_of(case, targets)
+    assert first.variants == second.variants
+    assert replace(first.certificate, seconds=0.0) == replace(second.certificate, seconds=0.0)
+
+
+def test_a_uniform_policy_gives_a_layer_that_may_not_have_the_variant_the_nearest_one(random_case: MakeCase) -> None:
+    case = random_case(2, nodes=8, layers=3)
+    first, *others = case.menu
+    int8, int4, apb1, apb4 = (Variant.parse(text) for text in ("int8", "int4", "apb:kept=0.01", "apb:kept=0.04"))
+    menu = {first: (FLOAT32, int8), **dict.fromkeys(others, (FLOAT32, int4, apb4))}
+    assert uniform(case.network, Variant("ternary"), menu) is None
+    policy = uniform(case.network, int4, menu)
+    assert policy is not None and policy.certificate.status == "given"
+    assert policy.variants == {first: int8, **dict.fromkeys(others, int4)}
+    menu[first] = (FLOAT32, int8, apb1)
+    policy = uniform(case.network, apb4, menu)
+    assert policy is not None and policy.variants[first] == apb1
+
+
+def test_impossible_targets_are_explained_with_what_can_be_reached(random_case: MakeCase) -> None:
+    case = random_case(6, nodes=8, layers=3)
+    everything = every_policy(case)
+    smallest = min(figures["file_bytes"] for figures in everything)
+    fastest = min(figures["latency_ms"] for figures in everything)
+    with pytest.raises(InfeasibleError) as caught:
+        plan_of(case, Targets(bytes=1, latency=2 * fastest / 1e3))
+    text = str(caught.value)
+    assert "no policy of this menu has file size at most 1 bytes" in text
+    assert "Raise one of these limits" in text
+    possible = [f["file_bytes"] for f in everything if f["latency_ms"] <= 2 * fastest]
+    assert f"at least {min(possible):,} bytes" in text
+    # the value named is reachable, and nothing smaller is
+    assert plan_of(case, Targets(bytes=smallest)).predicted["file_bytes"] == smallest
+    with pytest.raises(InfeasibleError):
+        plan_of(case, Targets(bytes=smallest - 1))
+
+
+def test_a_named_latency_can_be_typed_in_as_the_new_target(random_case: MakeCase) -> None:
+    case = random_case(6, nodes=8, layers=3)
+    with pytest.raises(InfeasibleError) as caught:
+        plan_of(case, Targets(latency=1e-9))
+    named = re.search(r"at least ([0-9.]+) ms needed", str(caught.value))
+    assert named
+    policy = plan_of(case, Targets(latency=float(named[1]) / 1e3))
+    assert policy.predicted["latency_ms"] is not None
+    assert policy.predicted["latency_ms"] <= float(named[1])
