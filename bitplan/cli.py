@@ -221,12 +221,14 @@ def main() -> None:
     except BitplanError as error:
         code = _complain(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        code = _complain("interrupted; what was measured is kept, run the same command again to go on", INTERRUPTED)
+        code = INTERRUPTED
     except ClickError as error:
         code = _complain(error.format_message(), UsageError.exit_code)  # type: ignore[attr-defined]
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         code = _complain(f"{error.strerror or error}{place}; check the path, its permissions and the free space", 1)
+    if code == INTERRUPTED:  # some versions of typer turn the interrupt into this code by themselves
+        _complain("interrupted; what was measured is kept, run the same command again to go on", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

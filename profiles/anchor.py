@@ -11,6 +11,7 @@ from functools import cache
 from bitplan.network import RELU, Conv2d, Input, Linear, Mean, Network, Node
 from bitplan.profiles.device import Latency
 from bitplan.profiles.executor import Executor, Load, load_runtime
+from bitplan.profiles.foreground import foreground
 from bitplan.profiles.samples import summary, without_gaps
 from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input
 from bitplan.variant import Variant
@@ -55,8 +56,9 @@ class Anchor:
 
     def measure(self, runs: int = RUNS) -> Latency:
         """Quantiles over `runs` runs, warmed up."""
-        self.time(runs // 4)
-        return summary(without_gaps(self.time(runs)))
+        with foreground():
+            self.time(runs // 4)
+            return summary(without_gaps(self.time(runs)))
 
 
 def measure_anchor(runs: int = RUNS, load: Load = load_runtime) -> Latency:

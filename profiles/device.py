@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         pa.field("output", pa.string(), nullable=False, metadata={"meaning": "activation format written: f32, u8"}),
         pa.field("threads", pa.int32(), nullable=False),
         pa.field("batch", pa.int32(), nullable=False, metadata={"unit": "images"}),
-        _seconds("median", "latency of one run of the step"),
+        _seconds("median", "the share of the step in a median run of its network"),
         _seconds("low", "10 % quantile"),
         _seconds("high", "90 % quantile"),
         pa.field("samples", pa.int64(), nullable=False, metadata={"unit": "runs"}),
@@ -48,7 +48,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds of one run: median, 10 % and 90 % quantile, and over how many runs."""
+    """Seconds of one run: median, 10 % and 90 % quantile, and over how many runs.
+
+    The median of a step is its share of a median run of the whole network (see `samples.step_latency`), so that the
+    medians of steps may be added up.
+    """
 
     median: float
     low: float

@@ -26,7 +26,8 @@ from bitplan.profiles.cover import Menu, covering_policies
 from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.executor import Executor, Inputs, Load, load_runtime
 from bitplan.profiles.fingerprint import Fingerprint, this_machine
-from bitplan.profiles.samples import summary, undisturbed, without_gaps
+from bitplan.profiles.foreground import foreground
+from bitplan.profiles.samples import StepSamples, middle_half, step_latency, summary, undisturbed, without_gaps
 from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input
 from bitplan.profiles.steps import StepKey, all_keys, policy_steps
 from bitplan.variant import Variant
@@ -35,7 +36,7 @@ ROUNDS = 25
 VISIT_SECONDS = 0.01
 FEWEST_RUNS, MOST_RUNS = 3, 20
 """Runs of a visit: as many as fit into VISIT_SECONDS, within these."""
-ANCHOR_RUNS = 5
+ANCHOR_RUNS = 3
 GROUP_BYTES = 256 << 20
 GROUP_POLICIES = 12
 """Policies that are loaded at the same time: at most so many, of at most so many bytes together (at least one)."""
@@ -66,9 +67,13 @@ class _Visited:
     def visit(self) -> None:
         self.times.append(self.executor.time_steps(self.inputs, self.runs + 1)[1:])
 
-    def undisturbed(self) -> NDArray[np.float64]:
-        times = np.concatenate(self.times)
-        return times[undisturbed(times.sum(1))]
+    def samples(self, factor: float) -> Iterator[tuple[StepKey, StepSamples]]:
+        """The samples of each step, multiplied by `factor`."""
+        times = factor * np.concatenate(self.times)
+        times = times[undisturbed(times.sum(1))]
+        middle = middle_half(times.sum(1))
+        for number, key in enumerate(self.keys):
+            yield key, StepSamples(times[:, number], times[middle, number])
 
 
 def measure(
@@ -104,7 +109,7 @@ def measure(
     policies = covering_policies(network, menu, missing, threads, batch)
     inputs = stand_in_input(network, batch)
     anchor = Anchor(load)
-    pooled: dict[StepKey, list[NDArray[np.float64]]] = defaultdict(list)
+    pooled: dict[StepKey, list[StepSamples]] = defaultdict(list)
     done = 0
 
     def count_visit() -> None:
@@ -122,11 +127,10 @@ def measure(
         level = _visit_in_turn(visited, anchor, rounds, count_visit)
         profile = profile or DeviceProfile(here, level)
         for one in visited:
-            seconds = one.undisturbed() * (profile.anchor.median / level.median)
-            for number, key in enumerate(one.keys):
+            for key, samples in one.samples(profile.anchor.median / level.median):
                 if key in missing:
-                    pooled[key].append(seconds[:, number])
-        measured = {key: summary(np.concatenate(samples)) for key, samples in pooled.items()}
+                    pooled[key].append(samples)
+        measured = {key: step_latency(samples) for key, samples in pooled.items()}
         profile = replace(profile, fingerprint=here, entries={**profile.entries, **measured})
         if save:
             save(profile)
@@ -136,13 +140,14 @@ def measure(
 def _visit_in_turn(visited: Sequence[_Visited], anchor: Anchor, rounds: int, count: Callable[[], None]) -> Latency:
     """Visits every policy and the anchor in each round, in changing order; returns the anchor's latency."""
     shuffle = random.Random(0)
+    anchor_times: list[float] = []
     for one in visited:
         one.warm_up()
-    anchor_times: list[float] = []
     for _ in range(rounds):
-        anchor_times += anchor.time(ANCHOR_RUNS)
         for one in shuffle.sample(visited, len(visited)):
-            one.visit()
+            with foreground():
+                anchor_times += anchor.time(ANCHOR_RUNS)
+                one.visit()
             count()
     return summary(without_gaps(anchor_times))
 

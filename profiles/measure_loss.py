@@ -38,8 +38,13 @@ Vector = NDArray[np.float32]
 MEMORY = 3 << 30
 """Bytes that the kept values may take; more images are measured in several walks through the network."""
 
-CODE = ("bitplan.encodings", "bitplan.policies.realise")
-"""Packages whose source decides what a variant costs: profiles measured with other sources are not reused."""
+CODE = {
+    "bitplan": ("formats.py", "operations.py", "simulate.py"),
+    "bitplan.encodings": (),
+    "bitplan.policies.realise": (),
+}
+"""Sources (of a package; none named: all) that decide what a variant costs: their digest is the encodings' version, so
+that a profile measured with others is never reused."""
 
 
 def profile_hashes(network: Network, weights: Weights, images: Images, labels: Labels | None = None) -> dict[str, str]:
@@ -51,9 +56,9 @@ def profile_hashes(network: Network, weights: Weights, images: Images, labels: L
     if labels is not None:
         data.update(np.ascontiguousarray(labels, np.int64).data)
     code = hashlib.sha256()
-    for package in CODE:
+    for package, names in CODE.items():
         for file in sorted(files(package).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
+            if file.name in names or (not names and file.name.endswith(".py")):
                 code.update(file.name.encode() + file.read_bytes())
     return {
         "network": network.content_hash,

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from bitplan.profiles.anchor import Anchor
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
+from bitplan.profiles.foreground import foreground
 from bitplan.profiles.measure_policy import RUNS, SECONDS, MeasuredLatency
 from bitplan.profiles.samples import summary, without_gaps
 
@@ -41,8 +42,9 @@ def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, 
     totals: list[float] = []
     anchor_totals: list[float] = []
     while len(totals) < runs and (not totals or perf_counter() - start < seconds):
-        anchor_totals += anchor.time(ANCHOR_RUNS)
-        totals += executor.time_runs(inputs, per_visit + 1)[1:].tolist()
+        with foreground():
+            anchor_totals += anchor.time(ANCHOR_RUNS)
+            totals += executor.time_runs(inputs, per_visit + 1)[1:].tolist()
     return MeasuredLatency(summary(totals), summary(without_gaps(anchor_totals)))
 
 

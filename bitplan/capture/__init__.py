@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitplan.capture.lower import lower
+from bitplan.capture.lower import LOWERINGS, lower
 from bitplan.capture.simplify import simplify
 from bitplan.capture.trace import trace
 from bitplan.capture.verify import verify
@@ -49,7 +49,7 @@ def capture(
     # A batch of one hides where the batch goes: any axis of size one could be it.
     examples = tuple(torch.cat([x, x]) for x in examples) if len(examples[0]) == 1 else examples
     with torch.no_grad():
-        draft = lower(trace(frozen, examples), frozen)
+        draft = lower(trace(frozen, examples, LOWERINGS), frozen)
         simplify(draft)
         network, weights = draft.finish()
         verify(network, weights, frozen, examples)

@@ -13,6 +13,7 @@ from bitplan.capture.fuse import fold_pad, fold_scale_shift, fuse_activation, fu
 from bitplan.network import (
     Activate,
     AveragePool,
+    Concat,
     MaxPool,
     Mean,
     Pad,
@@ -58,6 +59,8 @@ def _is_idle(node: DraftNode) -> bool:
         return op.ranges == tuple((0, size, 1) for size in source.shape)
     if isinstance(op, Permute):
         return op.order == tuple(range(len(op.order)))
+    if isinstance(op, Concat):
+        return True
     if isinstance(op, Pad):
         return not any(op.padding) and not any(op.channels)
     if isinstance(op, MaxPool | AveragePool):

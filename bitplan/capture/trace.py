@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,18 +29,19 @@ class Trace:
     batch: int
 
 
-def trace(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
-    """Raises UnsupportedError, with both reasons, where neither way yields a graph."""
+def trace(module: nn.Module, examples: tuple[Tensor, ...], known: Collection[str]) -> Trace:
+    """`known`: the ATen operations that need not be written as others.
+    Raises UnsupportedError, with both reasons, where neither way yields a graph."""
     with _quiet():
         try:
-            return _export(module, examples)
+            return _export(module, examples, known)
         except UnsupportedError:
             raise
         except Exception as error:  # noqa: BLE001 - tracing runs the user's code, which may raise anything
             by_export = error
         try:
             # The symbolic trace is free of the Python that export could not follow (attributes set in forward, say).
-            return _export(fx.symbolic_trace(module), examples)
+            return _export(fx.symbolic_trace(module), examples, known)
         except UnsupportedError:
             raise
         except Exception as by_fx:  # noqa: BLE001 - see above
@@ -50,8 +52,10 @@ def trace(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
             ) from by_export
 
 
-def _export(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
-    program = torch.export.export(module, examples, strict=False).run_decompositions({})
+def _export(module: nn.Module, examples: tuple[Tensor, ...], known: Collection[str]) -> Trace:
+    program = torch.export.export(module, examples, strict=False)
+    if not _is_plain(program.graph, known):
+        program = program.run_decompositions({})
     signature = program.graph_signature
     constants: dict[str, Tensor] = {}
     parameter_names: dict[str, str] = {}
@@ -76,6 +80,19 @@ def _export(module: nn.Module, examples: tuple[Tensor, ...]) -> Trace:
             )
     outputs = [i for i, spec in enumerate(signature.output_specs) if spec.kind == OutputKind.USER_OUTPUT]
     return Trace(program.graph, constants, parameter_names, tuple(outputs), len(examples[0]))
+
+
+def _is_plain(graph: fx.Graph, known: Collection[str]) -> bool:
+    """Whether no call changes its argument and all are known, so that nothing has to be decomposed (which is slow)."""
+    for node in graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+            return False
+        if target._schema.name.removeprefix("aten::") not in known:
+            return False
+    return True
 
 
 @contextmanager

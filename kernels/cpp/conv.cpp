@@ -49,8 +49,9 @@ class ConvStep : public GemmStep {
         const std::int64_t from = std::clamp<std::int64_t>(-left, 0, kernel);
         const std::int64_t to = std::clamp<std::int64_t>(std::int64_t(width) - left, from, kernel);
         if (from > 0) std::memset(target, padding, std::size_t(from) * part);
-        copy_bytes(target + std::size_t(from) * part, source + (left + from) * std::int64_t(part),
-                   std::size_t(to - from) * part);
+        if (to > from)
+          copy_bytes(target + std::size_t(from) * part, source + std::size_t(left + from) * part,
+                     std::size_t(to - from) * part);
         if (to < kernel) std::memset(target + std::size_t(to) * part, padding, std::size_t(kernel - to) * part);
         continue;
       }

@@ -6,7 +6,8 @@ namespace {
 
 class InputStep : public Step {
  public:
-  InputStep(const Preprocessing& preprocessing, std::size_t number, const Value& out) : number_(number), out_(out) {
+  InputStep(const Preprocessing& preprocessing, std::size_t number, const Value& out, const KernelTable& kernels)
+      : number_(number), out_(out) {
     // Vectors pass as they are; so do images where no mean is stated.
     mean_.assign(out.image() ? out.channels() : 1, 0.0f);
     std_.assign(mean_.size(), 1.0f);
@@ -14,17 +15,15 @@ class InputStep : public Step {
       mean_ = preprocessing.mean;
       std_ = preprocessing.std;
     }
+    fill_tables(kernels);
   }
 
-  Scratch scratch(std::size_t) const override {
-    return {mean_.size() * 256 * sizeof(float), (line_elements() + kAlignment) * sizeof(float)};
-  }
+  Scratch scratch(std::size_t) const override { return {0, (line_elements() + kAlignment) * sizeof(float)}; }
 
   // Lines of an image, or all of a value that is none, are the unit of work.
   void run(const Call& call) const override {
     const RawArray& raw = call.inputs[number_];
     const std::size_t lines = out_.image() ? out_.shape[1] : 1;
-    if (raw.format == Format::u8) fill_tables(call);
     call.pool.run(call.batch * lines, [&](std::size_t task, std::size_t thread) {
       const std::size_t image = task / lines, line = task % lines, target = task * line_elements();
       const std::size_t source = image * out_.elements() + line * line_elements() / mean_.size();
@@ -32,10 +31,11 @@ class InputStep : public Step {
         from_floats(call, static_cast<const float*>(raw.data) + source, target,
                     reinterpret_cast<float*>(call.thread_scratch(thread)));
       else if (out_.format == Format::f32)
-        look_up(reinterpret_cast<const float*>(call.shared), static_cast<const std::uint8_t*>(raw.data) + source,
+        look_up(tables_.as<float>(), static_cast<const std::uint8_t*>(raw.data) + source,
                 call.at<float>(out_) + target);
       else
-        look_up(call.shared, static_cast<const std::uint8_t*>(raw.data) + source, call.at<std::uint8_t>(out_) + target);
+        look_up(tables_.data(), static_cast<const std::uint8_t*>(raw.data) + source,
+                call.at<std::uint8_t>(out_) + target);
     });
   }
 
@@ -46,14 +46,15 @@ class InputStep : public Step {
   std::size_t line_width() const { return line_elements() / mean_.size(); }
 
   // What each byte becomes, by channel, in the format of the value.
-  void fill_tables(const Call& call) const {
+  void fill_tables(const KernelTable& kernels) {
+    tables_ = AlignedBuffer(mean_.size() * 256 * element_bytes(out_.format));
     float values[256];
     for (std::size_t c = 0; c < mean_.size(); ++c) {
       for (int byte = 0; byte < 256; ++byte) values[byte] = (float(byte) - mean_[c]) / std_[c];
       if (out_.format == Format::u8)
-        call.kernels.quantise(values, 256, out_.range, call.shared + 256 * c);
+        kernels.quantise(values, 256, out_.range, tables_.data() + 256 * c);
       else
-        std::copy_n(values, 256, reinterpret_cast<float*>(call.shared) + 256 * c);
+        std::copy_n(values, 256, tables_.as<float>() + 256 * c);
     }
   }
 
@@ -76,12 +77,14 @@ class InputStep : public Step {
   std::size_t number_;
   Value out_;
   std::vector<float> mean_, std_;
+  AlignedBuffer tables_;
 };
 
 }  // namespace
 
-std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out) {
-  return std::make_unique<InputStep>(preprocessing, input_number, out);
+std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out,
+                                 const KernelTable& kernels) {
+  return std::make_unique<InputStep>(preprocessing, input_number, out, kernels);
 }
 
 }  // namespace bitplan

@@ -9,9 +9,25 @@ namespace bitplan {
 enum class Format : std::uint8_t { none = 0, f32 = 1, u8 = 2 };
 
 // The numbers of bitplan/encodings.
-enum class Codec : std::uint8_t { float32 = 0, int8 = 1, int4 = 2, int3 = 3, int2 = 4, ternary = 5, binary = 6, apb = 7 };
+enum class Codec : std::uint8_t {
+  float32 = 0,
+  int8 = 1,
+  int4 = 2,
+  int3 = 3,
+  int2 = 4,
+  ternary = 5,
+  binary = 6,
+  apb = 7
+};
 
-enum class ActivationKind : std::uint8_t { identity = 0, clamp = 1, hard_swish = 2, silu = 3, sigmoid = 4, hard_sigmoid = 5 };
+enum class ActivationKind : std::uint8_t {
+  identity = 0,
+  clamp = 1,
+  hard_swish = 2,
+  silu = 3,
+  sigmoid = 4,
+  hard_sigmoid = 5
+};
 
 struct Activation {
   ActivationKind kind = ActivationKind::identity;
@@ -41,18 +57,21 @@ struct Epilogue {
   Range out_range;
 };
 
-// Kept weights of one panel of output channels, by channel: entries row_start[o] .. row_start[o + 1).
+// Kept weights of one panel of output channels, by channel: entries row_start[o] .. row_start[o + 1), k ascending
+// within a channel (else add_kept is slow, not wrong).
 struct Kept {
   const std::uint32_t* row_start;  // [channels + 1]
   const std::uint32_t* k;          // position along K
   const float* residual;           // ratio - level
 };
 
-constexpr std::size_t kBlock = 16;         // output channels of a panel block
-constexpr std::size_t kStep = 4;           // weights along K that one 32-bit lane holds
-constexpr std::size_t kMaxBlocks = 4;      // blocks per call of a gemm
-constexpr std::size_t kMaxRows = 64;       // rows per call of a gemm and its epilogue
+constexpr std::size_t kBlock = 16;     // output channels of a panel block
+constexpr std::size_t kStep = 4;       // weights along K that one 32-bit lane holds
+constexpr std::size_t kMaxBlocks = 4;  // blocks per call of a gemm
+constexpr std::size_t kMaxRows = 64;   // rows per call of a gemm and its epilogue
 
+// What a row's results are depends neither on the other rows and blocks of the call nor, where the layer reads u8, on
+// the level: the same bits at all of them. (Layers in f32 differ by how products and sums are rounded.)
 struct KernelTable {
   const char* isa;
   bool (*supported)();

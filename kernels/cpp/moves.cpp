@@ -207,15 +207,17 @@ class MoveStep : public Step {
 class ImageReshapeStep : public MoveStep {
  public:
   ImageReshapeStep(const Value& in, const Value& out)
-      : MoveStep({}, {in}, out), from_(strides(in.shape)), to_(strides(out.shape)) {}
+      : MoveStep({}, {in}, out),
+        from_(strides(in.shape)),
+        to_(strides(out.shape)),
+        run_{0, 0, 0, {std::gcd(std::size_t(in.shape[2]), std::size_t(out.shape[2]))}, {from_[2]}, {to_[2]}} {}
 
   void run(const Call& call) const override {
     const Value& in = inputs_[0];
-    const std::size_t elements = in.elements(), run = std::gcd(std::size_t(in.shape[2]), std::size_t(out_.shape[2]));
+    const std::size_t elements = in.elements();
     call.pool.run(call.batch, [&](std::size_t image, std::size_t thread) {
-      StridedCopy copy{0, 0, 0, {run}, {from_[2]}, {to_[2]}};
-      for (std::size_t first = 0; first < elements; first += run)
-        walk(call, in, copy, 0, image * elements + place(in.shape, from_, first),
+      for (std::size_t first = 0; first < elements; first += run_.sizes[0])
+        walk(call, in, run_, 0, image * elements + place(in.shape, from_, first),
              image * elements + place(out_.shape, to_, first), call.thread_scratch(thread));
     });
   }
@@ -227,6 +229,7 @@ class ImageReshapeStep : public MoveStep {
   }
 
   std::vector<std::size_t> from_, to_;
+  StridedCopy run_;
 };
 
 }  // namespace

@@ -38,15 +38,12 @@ struct Runtime::Context {
         shared(need.shared),
         scratch(per_thread * threads) {}
 
-  // The threads of a pool do not follow into a forked child, nor can they be joined there: the pool is left behind.
-  void forget_lost_threads() {
-    if (const pid_t now = getpid(); now != process) {
-      const std::size_t threads = pool->threads();
-      static_cast<void>(pool.release());
-      pool = std::make_unique<ThreadPool>(threads);
-      process = now;
-    }
+  ~Context() {
+    if (inherited()) static_cast<void>(pool.release());
   }
+
+  // The threads of a pool do not follow into a forked child, nor can they be joined there: the pool is left behind.
+  bool inherited() const { return getpid() != process; }
 
   std::unique_ptr<ThreadPool> pool;
   pid_t process = getpid();
@@ -107,7 +104,6 @@ void Runtime::set_threads(std::size_t threads) {
     throw OptionError(text("threads is ", threads, "; it must be from 1 to ", kMaxThreads));
   const std::lock_guard lock(mutex_);
   threads_ = threads;
-  for (auto& context : free_contexts_) context->forget_lost_threads();
   free_contexts_.clear();
 }
 
@@ -119,7 +115,7 @@ void Runtime::add_node(const Artifact& artifact, std::size_t number) {
   std::unique_ptr<Step> step;
   switch (node.op) {
     case Op::input:
-      step = make_input(preprocessing_, inputs_.size(), out);
+      step = make_input(preprocessing_, inputs_.size(), out, kernels_);
       inputs_.push_back({node.name, node.shape});
       break;
     case Op::conv2d:
@@ -168,13 +164,13 @@ Runtime::Lease Runtime::acquire(std::size_t batch) {
   {
     const std::lock_guard lock(mutex_);
     threads = threads_;
+    if (!free_contexts_.empty() && free_contexts_.back()->inherited()) free_contexts_.clear();
     if (!free_contexts_.empty()) {
       context = std::move(free_contexts_.back());
       free_contexts_.pop_back();
     }
   }
   if (!context) context = std::make_unique<Context>(scratch_, threads);
-  context->forget_lost_threads();
   if (const std::size_t bytes = arena_bytes_ * batch; context->arena.bytes() < bytes || !context->arena.data())
     context->arena = AlignedBuffer(bytes);
   return {context.release(), Release{this}};

@@ -109,7 +109,8 @@ inline void convert_run(const KernelTable& kernels, const Value& from, const voi
 }
 
 // The makers of steps, one file each. `inputs` are in the format that the node reads.
-std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out);
+std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out,
+                                 const KernelTable& kernels);
 std::unique_ptr<Step> make_conv2d(const Node& node, const std::vector<Value>& inputs, const Value& out,
                                   const KernelTable& kernels, std::size_t& resident_bytes);
 std::unique_ptr<Step> make_depthwise(const Node& node, const std::vector<Value>& inputs, const Value& out,

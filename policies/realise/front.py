@@ -20,9 +20,10 @@ from bitplan.variant import U8
 Images = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 """A raw array [N, ...] (uint8 or float32), or several by the names of the network's inputs."""
 
-BATCH_BYTES = 1 << 23
-"""Batches are made so large that the network's largest value has about this size: a few times the caches of a core,
-where calls are long enough for their overhead not to matter."""
+BATCH_BYTES = 1 << 24
+"""Batches are made so large that the network's largest value has about this size: calls are long enough for their
+overhead not to matter, and blocks small enough for the allocator to use them again (glibc returns 32 MB and more to
+the system each time, which costs a page fault for every 4 kB)."""
 
 
 def count_images(images: Images) -> int:

@@ -71,6 +71,8 @@ def realise(
     check_variants(network, variants)
     simulator = Simulator(network, weights)
     batch = batch or default_batch(network)
+    if progress:
+        progress(0, len(network.layers), "activation ranges" if ranges is None else "")
     held = dict(ranges) if ranges is not None else calibrate(simulator, images, batch=batch)
     formats = derive_formats(network, variants)
     layers = {node.name: quantise(network, node, weights, variants[node.name]) for node in network.layers}

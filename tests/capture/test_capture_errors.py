@@ -132,7 +132,7 @@ def test_state_that_tracing_cannot_see():
 
 def test_a_module_that_cannot_be_copied():
     with pytest.raises(UnsupportedError, match="Function cannot be copied"):
-        capture(Function((x for x in ())), X)
+        capture(Function(x for x in ()), X)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def refnets():
     spec = importlib.util.spec_from_file_location("refnets", Path(folder) / "refnets.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda name: module.build(folder, name)[0]
+
+    def build(name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the loader leaves files for the collector to close
+            return module.build(folder, name)[0]
+
+    return build
 
 
 # Nodes after simplification: input, convolutions, scale shifts, pools, shortcuts' slices and pads, reshape, linear.

@@ -32,14 +32,14 @@ CASES = {
     "batch norm and activation": (lambda m, x: F.relu(m.norm(m.a(x))), "a:Conv2d(x)"),
     "batch norm of an activation": (lambda m, x: m.norm(F.relu(m.a(x))), "a:Conv2d(x) output:ScaleShift(a)"),
     "constants behind batch norm": (lambda m, x: m.norm(m.a(x)) * 2 + 1, "a:Conv2d(x)"),
-    "constants in front": (lambda m, x: m.a(x / 2 - 1), "sub:ScaleShift(x) a:Conv2d(sub)"),
+    "constants in front": (lambda m, x: m.a(x / 2 - 1), "div:ScaleShift(x) a:Conv2d(div)"),
     "batch norm of one of two readers": (
         lambda m, x: (lambda y: m.norm(y) * y)(m.a(x)),
         "a:Conv2d(x) norm:ScaleShift(a) output:Mul(norm,a)",
     ),
     "batch norm behind a pool": (
         lambda m, x: m.norm(F.max_pool2d(m.a(x), 2)),
-        "a:Conv2d(x) max_pool2d:MaxPool(a) output:ScaleShift(max_pool2d)",
+        "a:Conv2d(x) maxpool:MaxPool(a) output:ScaleShift(maxpool)",
     ),
     "a residual": (lambda m, x: F.relu6(m.a(x) + x), "a:Conv2d(x,x)"),
     "a residual on the left": (lambda m, x: x + m.a(x), "a:Conv2d(x,x)"),
@@ -147,27 +147,43 @@ def test_batch_norm_after_relu_stays(captured_equally, randomise):
     ]
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    groups=st.integers(1, 3),
-    width=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    bias=st.booleans(),
-    norm=st.booleans(),
-)
-def test_convolutions(groups, width, kernel, stride, padding, dilation, bias, norm):
-    channels = (groups * width[0], groups * width[1])
-    conv = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups, bias)
-    module = nn.Sequential(conv, nn.BatchNorm2d(channels[1]) if norm else nn.Identity(), nn.ReLU()).eval()
-    network, weights = capture(module, torch.randn(2, channels[0], 9, 8))
-    top, left = padding
-    assert [node.op for node in network.nodes[1:]] == [
-        Conv2d(kernel, stride, (top, top, left, left), dilation, groups, RELU)
-    ]
-    x = torch.randn(3, channels[0], 9, 8)
+sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
+steps = st.tuples(st.integers(1, 2), st.integers(1, 3))
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution of six channels, with batch norm or without."""
+    groups = draw(st.sampled_from([1, 2, 3, 6]))
+    channels = groups * draw(st.integers(1, 2))
+    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    conv = nn.Conv2d(6, channels, draw(sizes), draw(steps), padding, draw(steps), groups, bias=draw(st.booleans()))
+    return nn.Sequential(conv, nn.BatchNorm2d(channels) if draw(st.booleans()) else nn.Identity(), nn.ReLU())
+
+
+class Together(nn.Module):
+    """Modules side by side: tracing costs more than what is traced."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x):
+        return tuple(part(x) for part in self.parts)
+
+
+@settings(max_examples=8, deadline=None)
+@given(parts=st.lists(convolutions(), min_size=4, max_size=6))
+def test_convolutions(parts):
+    module = Together(parts).eval()
+    network, weights = capture(module, torch.randn(2, 6, 10, 11))
+    for index, (conv, _, _) in enumerate(parts):
+        top, left = conv.padding
+        expected = Conv2d(conv.kernel_size, conv.stride, (top, top, left, left), conv.dilation, conv.groups, RELU)
+        assert network.by_name[f"parts.{index}.0"].op == expected
+    assert len(network.nodes) == 1 + len(parts)
+    x = torch.randn(3, 6, 10, 11)
     with torch.no_grad():
-        expected = module(x)
-    assert (Simulator(network, weights).outputs(x)["0"] - expected).abs().max() <= 1e-4 * expected.abs().max()
+        outputs = module(x)
+    for found, b in zip(Simulator(network, weights).outputs(x).values(), outputs, strict=True):
+        assert (found - b).abs().max() <= 1e-4 * b.abs().max()

@@ -565,30 +565,45 @@ void bench_kept(const KernelTable& k, size_t rows, size_t depth, double density)
          seconds([&] { k.add_kept(a.data(), depth, rows, kept, 64, 3, c.data(), 64); }), "GMAC/s");
 }
 
-void bench_depthwise(const KernelTable& k, size_t pixels, size_t taps, size_t channels) {
-  const auto a = draw_ints<std::uint8_t>((pixels + taps) * channels, 0, 255);
+// Pixels of a padded image, in tiles as the executor cuts them.
+void bench_depthwise(const KernelTable& k, size_t side, size_t kernel, size_t channels) {
+  const size_t pixels = side * side, taps = kernel * kernel, width = side + kernel - 1;
+  const auto a = draw_ints<std::uint8_t>(width * width * channels, 0, 255);
   const auto w = draw_ints<std::int8_t>(taps * channels, -127, 127);
   const Vec<float> x = draw_floats(a.size()), wf = draw_floats(w.size());
   Vec<const std::uint8_t*> bytes;
   Vec<const float*> floats;
   for (size_t p = 0; p < pixels; ++p)
     for (size_t t = 0; t < taps; ++t) {
-      bytes.push_back(&a[(p + t) * channels]);
-      floats.push_back(&x[(p + t) * channels]);
+      const size_t source = ((p / side + t / kernel) * width + p % side + t % kernel) * channels;
+      bytes.push_back(&a[source]);
+      floats.push_back(&x[source]);
     }
-  Vec<std::int32_t> c(pixels * channels);
-  Vec<float> cf(pixels * channels);
+  Vec<std::int32_t> c(kMaxRows * channels);
+  Vec<float> cf(kMaxRows * channels);
   char name[64];
-  std::snprintf(name, sizeof name, "%zu pixels %zux%zu", pixels, taps, channels);
+  std::snprintf(name, sizeof name, "%zux%zu of %zux%zux%zu", kernel, kernel, side, side, channels);
   const double macs = static_cast<double>(pixels * taps * channels);
-  report(k, "depthwise_u8s8", name, macs,
-         seconds([&] { k.depthwise_u8s8(bytes.data(), pixels, taps, channels, w.data(), c.data(), channels); }),
+  const auto tiles = [&](auto body) {
+    for (size_t p = 0; p < pixels; p += kMaxRows) body(p * taps, std::min(kMaxRows, pixels - p));
+  };
+  report(k, "depthwise_u8s8", name, macs, seconds([&] {
+           tiles([&](size_t i, size_t count) {
+             k.depthwise_u8s8(&bytes[i], count, taps, channels, w.data(), c.data(), channels);
+           });
+         }),
          "GMAC/s");
-  report(k, "depthwise_u8f32", name, macs,
-         seconds([&] { k.depthwise_u8f32(bytes.data(), pixels, taps, channels, wf.data(), 3, cf.data(), channels); }),
+  report(k, "depthwise_u8f32", name, macs, seconds([&] {
+           tiles([&](size_t i, size_t count) {
+             k.depthwise_u8f32(&bytes[i], count, taps, channels, wf.data(), 3, cf.data(), channels);
+           });
+         }),
          "GMAC/s");
-  report(k, "depthwise_f32", name, macs,
-         seconds([&] { k.depthwise_f32(floats.data(), pixels, taps, channels, wf.data(), cf.data(), channels); }),
+  report(k, "depthwise_f32", name, macs, seconds([&] {
+           tiles([&](size_t i, size_t count) {
+             k.depthwise_f32(&floats[i], count, taps, channels, wf.data(), cf.data(), channels);
+           });
+         }),
          "GMAC/s");
 }
 
@@ -623,8 +638,9 @@ void bench_level(const KernelTable& k) {
   bench_kept(k, 64, 1152, 0.02);
   bench_kept(k, 64, 2304, 0.005);
   bench_kept(k, 1, 1024, 0.02);
-  bench_depthwise(k, 196, 9, 512);
-  bench_depthwise(k, 196, 25, 96);
+  bench_depthwise(k, 112, 3, 32);
+  bench_depthwise(k, 14, 3, 512);
+  bench_depthwise(k, 14, 5, 672);
   const size_t count = 1152 * 64;
   const auto stream = draw_ints<std::uint8_t>(count, 0, 255);
   Vec<std::int8_t> levels(count);

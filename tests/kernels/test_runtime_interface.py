@@ -277,7 +277,7 @@ child = os.fork()
 if child == 0:
     same = all(np.array_equal(runtime(x), before) for _ in range(50))
     runtime.threads = 3
-    os._exit(0 if same and np.array_equal(runtime(x), before) else 1)
+    sys.exit(0 if same and np.array_equal(runtime(x), before) else 1)  # drops the runtime as any process does
 print(os.waitpid(child, 0)[1], np.array_equal(runtime(x), before))
 """
 

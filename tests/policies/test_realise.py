@@ -70,7 +70,7 @@ class TestCalibrate:
     @pytest.mark.parametrize("kind", ["normal", "relu", "outlier", "negative", "narrow"])
     def test_the_range_is_about_the_best_for_the_squared_error(self, kind):
         random = np.random.default_rng(1)
-        x = random.normal(0.3, 1, 50_000)
+        x = random.normal(0.3, 1, 20_000)
         x = {
             "normal": x,
             "relu": np.maximum(x, 0),
@@ -201,7 +201,9 @@ class TestRealise:
 
         def error(**options):
             result = realise(small.network, small.weights, small.images, variants, ranges=ranges, **options)
-            return float(((simulator.outputs(small.images, result.layers, ranges)["classifier"] - reference) ** 2).mean())
+            return float(
+                ((simulator.outputs(small.images, result.layers, ranges)["classifier"] - reference) ** 2).mean()
+            )
 
         assert error() < error(recoveries=())
 
@@ -230,7 +232,7 @@ class TestRealise:
     def test_weights_that_are_not_finite_are_named(self, small, ranges):
         weights = {**small.weights, "join.weight": small.weights["join.weight"] * np.float32("inf")}
         variants = dict.fromkeys(names(small.network), INT8)
-        with pytest.raises(DataError, match="join.weight"):
+        with pytest.raises(DataError, match=r"join\.weight"):
             realise(small.network, weights, small.images, variants, ranges=ranges)
 
     def test_a_missing_range_is_named(self, small, ranges):
@@ -266,6 +268,7 @@ def names(network):
     return [node.name for node in network.layers]
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # refnets leaves a file to the garbage collector
 def test_resnet20_in_8_bits_keeps_its_accuracy(test_data):
     from bitplan.capture import capture
     from bitplan.network import Preprocessing
@@ -276,11 +279,11 @@ def test_resnet20_in_8_bits_keeps_its_accuracy(test_data):
     module, info = refnets.build(str(test_data), "resnet20")
     preprocessing = Preprocessing(tuple(info["mean"]), tuple(info["std"]))
     network, weights = capture(module, torch.zeros(2, 3, 32, 32), preprocessing=preprocessing)
-    images = refnets.load_images(test_data / "cifar10" / "train_0.npz")[0][:128]
-    x, y = (array[:1000] for array in refnets.load_images(test_data / "cifar10" / "test.npz"))
+    x, y = refnets.load_images(test_data / "cifar10" / "test.npz")
+    images, x, y = x[-64:], x[:500], y[:500]
     result = realise(network, weights, images, dict.fromkeys(names(network), INT8))
     simulator = Simulator(network, weights)
     full = simulator.outputs(x)[network.outputs[0]].argmax(1).numpy()
     ours = simulator.outputs(x, result.layers, result.ranges)[network.outputs[0]].argmax(1).numpy()
-    assert (full == y).sum() - (ours == y).sum() <= 5
-    assert (full != ours).sum() <= 20
+    assert (full == y).sum() - (ours == y).sum() <= 4
+    assert (full != ours).sum() <= 10

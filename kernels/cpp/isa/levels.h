@@ -1,4 +1,10 @@
 // The tables of all levels and the questions that decide whether a machine may use them.
+//
+// A level is one translation unit in a folder of its own. It brings a vocabulary of vectors (simd.inc), how bytes are
+// multiplied (products.inc), codes expanded (decode.inc) and bytes convolved depthwise (depthwise.inc); generic/ turns
+// these into kernels. All of it lies in the level's unnamed namespace: an inline function that two levels shared would
+// be linked once, with the instructions of either. A new level is also named in sources.cmake, in levels.cpp and in
+// tests/kernels/test_kernels_cpp.py.
 #pragma once
 
 #include "../kernel_table.h"
