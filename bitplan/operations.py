@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ from bitplan.network import (
 )
 
 
-def as_tensor(array: NDArray[np.float32]) -> Tensor:
-    """Shares memory where it can; torch will not share what is read-only."""
-    array = np.asarray(array, np.float32)
+def shared(array: NDArray[Any]) -> Tensor:
+    """A tensor on the array's memory, or on a copy where torch cannot share it (read-only, reversed)."""
+    array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

@@ -16,7 +16,7 @@ from bitplan.encodings import EncodedLayer
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import Formats, Range, derive_formats
 from bitplan.network import SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
-from bitplan.operations import as_tensor, convolve, dense, execute, scale_shift
+from bitplan.operations import convolve, dense, execute, scale_shift, shared
 from bitplan.variant import FLOAT32, U8
 
 Array = np.ndarray | Tensor
@@ -56,7 +56,7 @@ class Simulator:
     def preprocess(self, raw: Array) -> Tensor:
         """(x - mean) / std of raw [N, ...] on its stated scale, as float32 channels first.
         Raises DataError where the channels do not match the preprocessing."""
-        x = torch.as_tensor(raw).to(torch.float32)
+        x = (raw if isinstance(raw, Tensor) else shared(raw)).to(torch.float32)
         if self._mean is None or self._std is None:
             return x
         if x.ndim != 4 or x.shape[1] != self._mean.shape[1]:
@@ -136,7 +136,7 @@ class Simulator:
         live: Values = {name: given[name] for name in self.needed(start) if name in given}
         quantised: Values = {}
         kept: Values = {name: given[name] for name in keep if self._position[name] < start and name in given}
-        for index in range(start, len(self.network.nodes)):
+        for index in range(start, 1 + max((self._position[name] for name in keep), default=-1)):
             node = self.network.nodes[index]
             if isinstance(node.op, Input):
                 value = _take(given, node.name, node.name)
@@ -222,12 +222,16 @@ def _tensors(node: Node, weights: Weights) -> tuple[Tensor, Tensor]:
     for name in _array_names(node):
         if name not in weights:
             raise DataError(f"the weights lack {name!r}")
-    first, second = (as_tensor(weights[name]) for name in _array_names(node))
+    first, second = (_float32(weights[name]) for name in _array_names(node))
     return first.contiguous(memory_format=torch.channels_last) if first.ndim == 4 else first, second
 
 
 def _encoded_tensors(node: Node, layer: EncodedLayer) -> tuple[Tensor, Tensor]:
-    weight = as_tensor(layer.weight)
+    weight = _float32(layer.weight)
     if isinstance(node.op, Linear):
-        return weight.reshape(weight.shape[0], -1), as_tensor(layer.bias)
-    return weight.contiguous(memory_format=torch.channels_last), as_tensor(layer.bias)
+        return weight.reshape(weight.shape[0], -1), _float32(layer.bias)
+    return weight.contiguous(memory_format=torch.channels_last), _float32(layer.bias)
+
+
+def _float32(array: np.ndarray) -> Tensor:
+    return shared(np.asarray(array, np.float32))

@@ -95,7 +95,7 @@ def merge_moves(draft: Draft, node: DraftNode) -> bool:
 def _inner_range(outer: tuple[int, int, int], inner: tuple[int, int, int]) -> tuple[int, int, int]:
     """The indices that `inner` takes of those that `outer` took."""
     taken = range(*outer)[slice(*inner)]
-    return taken.start, taken.stop, taken.step
+    return taken.start, min(taken.stop, outer[1]), taken.step
 
 
 def pool_whole_image(draft: Draft, node: DraftNode) -> bool:

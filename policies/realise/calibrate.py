@@ -36,10 +36,10 @@ def calibrate(simulator: Simulator, images: Images, *, batch: int | None = None)
     parts = [take(images, part) for part in slices(0, count_images(images), batch)]
     spreads = {node.name: Spread() for node in simulator.network if not isinstance(node.op, SAME_RANGE)}
     for part in parts:
-        for name, value in simulator.values(_arrays(part), keep=spreads).items():
+        for name, value in simulator.values(part, keep=spreads).items():
             spreads[name].extend(value, name)
     for part in parts:
-        for name, value in simulator.values(_arrays(part), keep=spreads).items():
+        for name, value in simulator.values(part, keep=spreads).items():
             spreads[name].fill(value)
     ranges: dict[str, Range] = {}
     for node in simulator.network:
@@ -148,7 +148,3 @@ def _sample(value: Tensor, step: int) -> Tensor:
     while gcd(step, channels) > 1:
         step += 1
     return flat[::step]
-
-
-def _arrays(images: Images) -> NDArray[np.generic] | dict[str, NDArray[np.generic] | Tensor]:
-    return dict(images) if not isinstance(images, np.ndarray) else images

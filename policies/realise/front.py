@@ -73,9 +73,7 @@ class Front:
         """The front behind the network's inputs."""
         names = [node.name for node in simulator.network.inputs]
         parts = slices(0, count_images(images), batch)
-        front = cls(simulator, [simulator.values(_arrays(take(images, part)), keep=names) for part in parts])
-        front.position = 0
-        return front
+        return cls(simulator, [simulator.values(take(images, part), keep=names) for part in parts])
 
     def fork(self) -> Front:
         """A second front at the same point; the values themselves are shared."""
@@ -93,21 +91,16 @@ class Front:
         while self.position < stop:
             node = nodes[self.position]
             self.position += 1
-            needed = set(self.simulator.needed(self.position))
+            # Inputs lie in the front from the beginning, though their nodes may come later.
+            needed = {*self.simulator.needed(self.position), *(n.name for n in nodes[self.position :] if not n.inputs)}
             for values in self.batches:
                 if node.inputs:
                     inputs = read(node, values, ranges, formats)
                     with torch.inference_mode():
                         values[node.name] = self.simulator.node(node, inputs, (layers or {}).get(node.name))
                     del inputs
-                if self.position < len(nodes):
-                    for name in [name for name in values if name not in needed and not self._is_input_ahead(name)]:
-                        del values[name]
-
-    def _is_input_ahead(self, name: str) -> bool:
-        """Inputs lie in the front from the beginning, though their nodes may come later."""
-        ahead = self.simulator.network.nodes[self.position :]
-        return any(node.name == name for node in ahead if not node.inputs)
+                for name in values.keys() - needed:
+                    del values[name]
 
     def inputs(
         self, node: Node, ranges: Mapping[str, Range] | None = None, formats: Formats | None = None
@@ -129,7 +122,3 @@ def read(
             raise UsageError(f"value {name!r} is read in 8 bits by {node.name!r} but has no range; calibrate it")
         found.append(fake_quantise(values[name], ranges[name]))
     return found
-
-
-def _arrays(images: Images) -> NDArray[np.generic] | dict[str, NDArray[np.generic] | Tensor]:
-    return dict(images) if isinstance(images, Mapping) else images

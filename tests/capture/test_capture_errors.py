@@ -192,7 +192,7 @@ def test_an_example_that_is_not_finite():
 
 
 def test_something_else_than_a_module():
-    with pytest.raises(UsageError, match="needs a torch.nn.Module, not function"):
+    with pytest.raises(UsageError, match=r"needs a torch\.nn\.Module, not function"):
         capture(lambda x: x, X)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bitplan.capture import capture
-from bitplan.network import IDENTITY, RELU, RELU6, Activation, Conv2d, Linear, Pad, ScaleShift
+from bitplan.network import IDENTITY, RELU, RELU6, Activation, Conv2d, Linear, Pad, ScaleShift, Slice
 from bitplan.simulate import Simulator
 
 
@@ -34,7 +34,7 @@ CASES = {
     "constants behind batch norm": (lambda m, x: m.norm(m.a(x)) * 2 + 1, "a:Conv2d(x)"),
     "constants in front": (lambda m, x: m.a(x / 2 - 1), "div:ScaleShift(x) a:Conv2d(div)"),
     "batch norm of one of two readers": (
-        lambda m, x: (lambda y: m.norm(y) * y)(m.a(x)),
+        lambda m, x: m.norm(y := m.a(x)) * y,
         "a:Conv2d(x) norm:ScaleShift(a) output:Mul(norm,a)",
     ),
     "batch norm behind a pool": (
@@ -44,13 +44,13 @@ CASES = {
     "a residual": (lambda m, x: F.relu6(m.a(x) + x), "a:Conv2d(x,x)"),
     "a residual on the left": (lambda m, x: x + m.a(x), "a:Conv2d(x,x)"),
     "a residual made later": (
-        lambda m, x: (lambda y: F.silu(x) + y)(m.a(x)),
+        lambda m, x: (y := m.a(x), F.silu(x) + y)[1],
         "silu:Activate(x) a:Conv2d(x,silu)",
     ),
     "two layers: the later one adds": (lambda m, x: m.a(x) + m.b(x), "a:Conv2d(x) b:Conv2d(x,a)"),
-    "a layer that others read": (lambda m, x: (lambda y: m.b(y) + y)(m.a(x)), "a:Conv2d(x) b:Conv2d(a,a)"),
+    "a layer that others read": (lambda m, x: m.b(y := m.a(x)) + y, "a:Conv2d(x) b:Conv2d(a,a)"),
     "activated before the sum": (lambda m, x: F.relu(m.a(x)) + x, "a:Conv2d(x) output:Add(a,x)"),
-    "twice the same": (lambda m, x: (lambda y: y + y)(m.a(x)), "a:Conv2d(x) output:Add(a,a)"),
+    "twice the same": (lambda m, x: (y := m.a(x)) + y, "a:Conv2d(x) output:Add(a,a)"),
     "two residuals": (lambda m, x: m.a(x) + x + x, "a:Conv2d(x,x) output:Add(a,x)"),
     "a gate is no residual": (
         lambda m, x: x + m.a(x.mean((2, 3), True)),
@@ -61,32 +61,32 @@ CASES = {
         "b:Conv2d(x) mean:Mean(x) output:Add(b,mean)",
     ),
     "an output that is read": (
-        lambda m, x: (lambda y: (y, F.relu(y)))(m.a(x)),
+        lambda m, x: (y := m.a(x), F.relu(y)),
         "a:Conv2d(x) output_1:Activate(a)",
     ),
     "a residual behind an output": (
-        lambda m, x: (lambda y: (y, y + x))(m.a(x)),
+        lambda m, x: (y := m.a(x), y + x),
         "a:Conv2d(x) output_1:Add(a,x)",
     ),
     "pad": (lambda m, x: m.a(F.pad(x, (0, 1, 2, 3))), "a:Conv2d(x)"),
     "pad for two": (
-        lambda m, x: (lambda y: m.a(y) * m.b(y))(F.pad(x, (0, 1, 0, 1))),
+        lambda m, x: m.a(y := F.pad(x, (0, 1, 0, 1))) * m.b(y),
         "a:Conv2d(x) b:Conv2d(x) output:Mul(a,b)",
     ),
     "pad that others read": (
-        lambda m, x: (lambda y: m.a(y) * y)(F.pad(x, (0, 1, 0, 1))),
+        lambda m, x: m.a(y := F.pad(x, (0, 1, 0, 1))) * y,
         "pad:Pad(x) a:Conv2d(pad) output:Mul(a,pad)",
     ),
     "pad with ones": (lambda m, x: m.a(F.pad(x, (0, 1, 0, 1), value=1.0)), "pad:Pad(x) a:Conv2d(pad)"),
     "pad as a residual": (
-        lambda m, x: (lambda y: m.a(y) + y)(F.pad(x, (0, 1, 0, 1))),
+        lambda m, x: m.a(y := F.pad(x, (0, 1, 0, 1))) + y,
         "pad:Pad(x) a:Conv2d(pad,pad)",
     ),
     "dead ends": (lambda m, x: (m.b(x), m.a(x))[1], "a:Conv2d(x)"),
     "mean and flatten": (lambda m, x: m.a(x).mean((2, 3), True).flatten(1), "a:Conv2d(x) output:Mean(a)"),
     "a pixel": (lambda m, x: m.b(x.mean((2, 3))[:, :, None, None]), "mean:Mean(x) b:Conv2d(mean)"),
     "a mean that others read": (
-        lambda m, x: (lambda y: (m.b(y), y.flatten(1)))(x.mean((2, 3), True)),
+        lambda m, x: (m.b(y := x.mean((2, 3), True)), y.flatten(1)),
         "mean:Mean(x) b:Conv2d(mean) output_1:Reshape(mean)",
     ),
 }
@@ -117,6 +117,11 @@ def test_clamps_that_do_not_overlap_stay_two(captured_equally):
 def test_padding_is_added_to_that_of_the_convolution(captured_equally):
     network = captured_equally(Net(lambda m, x: m.a(F.pad(x, (0, 1, 2, 3)))), (4, 6, 6))
     assert network.nodes[-1].op == Conv2d((3, 3), padding=(3, 4, 1, 2))
+
+
+def test_slices_in_a_row_stay_inside_the_value(captured_equally):
+    network = captured_equally(Net(lambda m, x: x[:, 1:][:, ::2][:, :, 1::2][:, :, 1:]), (4, 6, 6))
+    assert [node.op for node in network.nodes[1:]] == [Slice(((1, 4, 2), (3, 6, 2), (0, 6, 1)))]
 
 
 def test_channels_are_padded_by_a_node_of_their_own(captured_equally):

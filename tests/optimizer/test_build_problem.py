@@ -18,7 +18,8 @@ from bitplan.network import ScaleShift
 from bitplan.optimizer.build_problem import Program, build_problem, full_precision_limit
 from bitplan.optimizer.check import violations
 from bitplan.optimizer.memory import resident_weight_bytes
-from bitplan.optimizer.predict import predict
+from bitplan.optimizer.predict import Predictor, predict
+from bitplan.profiles.steps import QUANTISE_SUFFIX, policy_steps
 from bitplan.targets import Targets
 from bitplan.variant import FLOAT32, Variant
 
@@ -161,3 +162,20 @@ def test_errors_name_layer_and_remedy(random_case: MakeCase) -> None:
         program.choices(odd)
     with pytest.raises(UsageError, match=f"gives layer '{layer}' no variant"):
         predict(case.network, {})
+
+
+def test_layers_and_operations_share_the_latency_of_the_network(random_case: MakeCase) -> None:
+    conversions = 0
+    for seed in range(6):
+        case = random_case(seed, nodes=12, layers=6)
+        variants = random_policy(case, np.random.default_rng(seed))
+        predictor = Predictor(case.network, case.loss, case.device, case.threads, case.batch)
+        policy = predictor.policy(variants)
+        steps = policy_steps(case.network, variants, case.threads, case.batch)
+        others = [key for step, key in steps.items() if step.removesuffix(QUANTISE_SUFFIX) not in variants]
+        conversions += sum(step.endswith(QUANTISE_SUFFIX) and step.removesuffix(":u8") in variants for step in steps)
+        operations = 1e3 * sum(case.device.latency(key).median for key in others)
+        layers = [layer.latency_ms for layer in policy.layers if layer.latency_ms is not None]
+        assert len(layers) == len(variants)
+        assert sum(layers) + operations == pytest.approx(policy.predicted["latency_ms"])
+    assert conversions

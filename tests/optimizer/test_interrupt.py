@@ -48,4 +48,5 @@ def test_control_c_reaches_the_caller_within_seconds(name: str) -> None:
             process.kill()
             raise
     assert output == "interrupted\n"
+    assert process.returncode == 0
     assert time.perf_counter() - begin < 10

@@ -21,7 +21,7 @@ from bitplan.profiles.anchor import measure_anchor
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.fingerprint import Fingerprint
 from bitplan.profiles.measure_latency import measure
-from bitplan.profiles.samples import summary, undisturbed
+from bitplan.profiles.samples import StepSamples, middle_half, step_latency, summary, undisturbed
 from bitplan.profiles.steps import all_keys, policy_steps
 from bitplan.profiles.time_artifact import time_in_turn
 from bitplan.variant import FLOAT32, Variant
@@ -185,6 +185,17 @@ def test_slow_networks_are_timed_for_the_given_seconds_only() -> None:
         machine.load(b'{"one": 1e-4}', 1), {}, anchor_module.Anchor(machine.load), runs=10**9, seconds=0.0
     )
     assert 0 < measured.latency.samples < 10**9
+
+
+def test_medians_of_steps_add_up_to_the_median_run_even_where_some_step_is_delayed_in_most_runs() -> None:
+    rng = np.random.default_rng(0)
+    times = np.full((2000, 50), 1e-5)
+    times[rng.random(times.shape) < 0.05] *= 2  # a step is delayed in every twentieth run, some step in most runs
+    totals = times.sum(1)
+    steps = [step_latency([StepSamples(column, column[middle_half(totals)])]) for column in times.T]
+    assert sum(step.median for step in steps) == pytest.approx(np.median(totals), rel=2e-3)
+    assert np.median(times, 0).sum() < 0.97 * np.median(totals)
+    assert all(step.low <= step.median <= step.high and step.samples == 2000 for step in steps)
 
 
 def test_interrupted_runs_are_left_out_of_quantiles() -> None:
