@@ -16,7 +16,7 @@ import numpy as np
 from networks import Case, cases
 
 from bitplan.encodings import default_menu, encoding_of
-from bitplan.evaluate import outputs_of
+from bitplan.evaluate import outputs_of, runtime_run
 from bitplan.kernels import Runtime
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.policies.realise import realise
@@ -44,15 +44,14 @@ def policies(case: Case) -> dict[str, dict[str, Variant]]:
 
 
 def compare(case: Case, images: int, isa: str | None) -> list[dict[str, object]]:
-    simulator = Simulator(case.network, case.weights)
+    simulator, first = Simulator(case.network, case.weights), case.network.outputs[0]
     test = case.test[:images]
     rows = []
     for name, variants in policies(case).items():
         carried = realise(case.network, case.weights, case.calibration[:128], variants)
         data = pack_artifact(case.network, case.weights, carried.layers, carried.ranges, planned_batch=case.batch)
         runtime = Runtime.from_bytes(data, threads=2, isa=isa)
-        ours = outputs_of(runtime, test, case.batch)
-        first = case.network.outputs[0]
+        ours = outputs_of(runtime_run(runtime), test, case.batch)
         theirs = outputs_of(
             lambda x, c=carried: simulator.outputs(x, c.layers, c.ranges)[first].numpy(), test, case.batch
         )

@@ -16,7 +16,7 @@ from bitplan.errors import BitplanError, UsageError
 from bitplan.progress import Reporter
 
 INTERRUPTED = 130
-ClickError = typer.BadParameter.__mro__[2]
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
 
 app = typer.Typer(
@@ -68,7 +68,7 @@ def optimize(
 @configured
 def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
     """Measures this machine and this network, and stores both profiles and the network in the output folder."""
-    from bitplan.kernels.artifact import write_atomically
+    from bitplan.atomic_file import write_atomically
     from bitplan.network_file import network_to_json
     from bitplan.profiling import device_profile, loss_profile
     from bitplan.trained import load_trained
@@ -223,7 +223,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except ClickError as error:
-        code = _complain(error.format_message(), UsageError.exit_code)  # type: ignore[attr-defined]
+        code = _complain(getattr(error, "format_message", error.__str__)(), UsageError.exit_code)
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         code = _complain(f"{error.strerror or error}{place}; check the path, its permissions and the free space", 1)

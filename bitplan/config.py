@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from bitplan.atomic_file import write_atomically
 from bitplan.config_values import (
     LOSS_METRICS,
     choice,
@@ -32,7 +33,6 @@ from bitplan.config_values import (
 )
 from bitplan.data import DEFAULT_CALIBRATION
 from bitplan.errors import UsageError
-from bitplan.kernels.artifact import write_atomically
 from bitplan.network import Preprocessing
 from bitplan.suggest import suggestion
 from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds

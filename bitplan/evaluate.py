@@ -100,6 +100,6 @@ def runtime_run(runtime: Runtime) -> Run:
 
     def run(images: NDArray[Any]) -> NDArray[np.float32]:
         outputs = runtime(np.ascontiguousarray(images))
-        return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
+        return outputs if isinstance(outputs, np.ndarray) else next(iter(outputs.values()))
 
     return run

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bitplan.atomic_file import write_atomically
 from bitplan.config import Config, save_resolved
 from bitplan.encodings import default_menu
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
-from bitplan.kernels.artifact import artifact_bytes, write_atomically
+from bitplan.kernels.artifact import artifact_bytes
 from bitplan.max_drop import loosest_within_drop
 from bitplan.measured import CarriedOut, carry_out
 from bitplan.network import Network
@@ -81,9 +82,9 @@ class Job:
     def uniform(self, variant: Variant) -> Policy:
         """The uniform policy of a variant; with predictions where the variant is on the menu that was profiled."""
         network, menu = self.trained.network, self.trained.menu
-        shape = {"threads": self.config.threads, "batch": self.config.batch}
-        policy = uniform(network, variant, menu, self.loss, self.device, **shape)
-        policy = policy or uniform(network, variant, menu_for(network), **shape)
+        threads, batch = self.config.threads, self.config.batch
+        policy = uniform(network, variant, menu, self.loss, self.device, threads=threads, batch=batch)
+        policy = policy or uniform(network, variant, menu_for(network), threads=threads, batch=batch)
         if policy is None:
             raise UsageError(f"no layer of this network can be {variant}; compare with another encoding")
         return policy

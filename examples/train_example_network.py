@@ -90,7 +90,9 @@ def train(network: ExampleNetwork, x: torch.Tensor, y: torch.Tensor, epochs: int
             optimiser.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}/{epochs} loss {total / (len(x) // batch):.4f} {time.time() - start:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{epochs} loss {total / (len(x) // batch):.4f} {time.time() - start:.0f} s", flush=True
+        )
 
 
 def balanced(labels: np.ndarray, per_class: list[int], generator: np.random.Generator) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from math import inf
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitplan.atomic_file import write_atomically
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.errors import UsageError
 from bitplan.formats import Formats, Range, derive_formats
@@ -121,22 +120,6 @@ def pack_artifact(
         zlib.crc32(bytes(graph + body)),
     )
     return header + struct.pack("<I", zlib.crc32(header)) + bytes(graph + body)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a neighbour file and renames it, so that `path` is either the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _channel_axis(node: Node) -> int:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError, UsageError
-from bitplan.kernels.artifact import write_atomically
 from bitplan.policies.policy import Certificate, LayerPolicy, Policy
 from bitplan.policies.policy_json import checked, one_line_per_layer, plain
 from bitplan.policies.validate import validate_against

@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError
-from bitplan.kernels.artifact import write_atomically
 
 KEY = b"bitplan"
 NO_CHECKSUM = b"0" * 64

@@ -95,7 +95,7 @@ def _call(node: fx.Node, trace: Trace, draft: Draft, values: Mapping[fx.Node, An
         path,
         layer,
         arguments,
-        _argument_names(node, trace, paths, path),
+        _argument_names(node, trace, paths),
         _shape(node),
         trace.batch,
     )
@@ -119,7 +119,7 @@ def _module(node: fx.Node) -> tuple[str, bool]:
     return path, kind.startswith("torch.nn.")
 
 
-def _argument_names(node: fx.Node, trace: Trace, paths: set[str], path: str) -> dict[str, str]:
+def _argument_names(node: fx.Node, trace: Trace, paths: set[str]) -> dict[str, str]:
     """For each argument that is a parameter as it stands: the name of the layer that it belongs to."""
     names = {}
     target = node.target

@@ -16,7 +16,7 @@ from bitplan.variant import Variant
 class Binary(LevelEncoding):
     name: ClassVar[str] = "binary"
     number: ClassVar[int] = 6
-    variants = (Variant("binary"),)
+    variants: tuple[Variant, ...] = (Variant("binary"),)
 
     def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:
         """sign(w), zero counting as positive, and the least-squares scale mean|w|."""
@@ -26,7 +26,7 @@ class Binary(LevelEncoding):
         return packed_size(count, 1)
 
     def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
-        return pack_bits(levels > 0, 1)
+        return pack_bits((levels > 0).astype(np.uint8), 1)
 
     def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
         return (2 * unpack_bits(data, count, 1) - 1).astype(np.int8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ class UniformEncoding(LevelEncoding):
         top = 2**self.bits - 1
 
         def round_to_levels(ratio: FloatArray) -> FloatArray:
-            return np.clip(2 * np.floor(ratio / 2) + 1, -top, top)
+            return np.asarray(np.clip(2 * np.floor(ratio / 2) + 1, -top, top), np.float32)
 
         return best_scale(rows, top, round_to_levels)
 
@@ -126,13 +127,14 @@ class UniformEncoding(LevelEncoding):
         return pack_bits((levels.astype(np.int64) + 2**self.bits - 1) >> 1, self.bits)
 
     def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
-        return (2 * unpack_bits(data, count, self.bits) - (2**self.bits - 1)).astype(np.int8)
+        return np.asarray(2 * unpack_bits(data, count, self.bits) - (2**self.bits - 1), np.int8)
 
 
-def best_scale(rows: FloatArray, top: int, round_to_levels: object) -> tuple[NDArray[np.int8], FloatArray]:
+def best_scale(
+    rows: FloatArray, top: int, round_to_levels: Callable[[FloatArray], FloatArray]
+) -> tuple[NDArray[np.int8], FloatArray]:
     """Levels and scale per row that minimise the squared error, by search over shrunken ranges; given its levels,
     each candidate's scale is the least-squares one. A row of zeros gets scale zero."""
-    assert callable(round_to_levels)
     largest = np.abs(rows).max(1)
     safe = np.where(largest > 0, largest, 1).astype(np.float32)
     best_error = np.full(len(rows), np.inf)

@@ -42,11 +42,11 @@ class Ternary(LevelEncoding):
     def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
         digits = np.zeros(5 * self.code_bytes(len(levels)), np.int64)
         digits[: len(levels)] = levels + 1
-        return (digits.reshape(-1, 5) @ POWERS).astype(np.uint8).tobytes()
+        return np.asarray(digits.reshape(-1, 5) @ POWERS, np.uint8).tobytes()
 
     def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
         groups = np.frombuffer(data, np.uint8).astype(np.int64)
         if np.any(groups > 242):
             raise FileFormatError(f"byte {groups.max()} is not five ternary digits")
         digits = groups[:, None] // POWERS % 3
-        return (digits.ravel()[:count] - 1).astype(np.int8)
+        return np.asarray(digits.ravel()[:count] - 1, np.int8)

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-MODEL = '''
+MODEL = """
 import torch
 from torch import nn
 
@@ -55,7 +55,7 @@ def build_unsupported():
 
 def worst(outputs, labels):
     return 0.25
-'''
+"""
 
 
 @dataclass
@@ -90,9 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path
 
 
 @pytest.fixture
-def command(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Called]:
+def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Called]:
     """Calls `optimize` with these arguments."""
     from bitplan.cli import main
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy
 

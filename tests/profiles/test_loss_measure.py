@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import subprocess
 import sys
@@ -208,8 +209,8 @@ class TestCheckpoint:
             torn.write(b'{"name": "[0, \\"layer5')
         resumed = run(99)
         assert resumed.stdout.strip() == "7", resumed.stderr
-        chain = {}
-        exec(CHAIN, chain)
+        (tmp_path / "chain.py").write_text(CHAIN)
+        chain = runpy.run_path(str(tmp_path / "chain.py"))
         straight = measure(chain["network"], chain["weights"], chain["images"], chain["menu"])
         found = LossProfile.load(tmp_path / "out")
         assert list(found.increases) == list(straight.increases)

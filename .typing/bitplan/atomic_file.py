@@ -1,0 +1,1 @@
+../../bitplan/atomic_file.py
