@@ -85,7 +85,7 @@ def compare(subject: Subject, policies: int, profile: DeviceProfile | None) -> t
     profile = measure(subject.network, layer_menu(subject.network), profile=profile, progress=show_progress)
     seconds = time.perf_counter() - start
     inputs = stand_in_input(subject.network)
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(f"\n{subject.name}: {len(profile.entries)} steps in the profile, measured in {seconds:.0f} s")
     print("policy  predicted ms  measured ms (10 % - 90 %)   drift   error")
     for number, policy in enumerate(random_policies(subject.network, policies)):

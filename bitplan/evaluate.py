@@ -96,10 +96,9 @@ def evaluate(
 
 
 def runtime_run(runtime: Runtime) -> Run:
-    """A `Run` that gives the runtime's first output."""
+    """A `Run` of a runtime with one input; it gives the output (the first, where there are several)."""
 
     def run(images: NDArray[Any]) -> NDArray[np.float32]:
-        outputs = runtime(np.ascontiguousarray(images))
-        return outputs if isinstance(outputs, np.ndarray) else next(iter(outputs.values()))
+        return runtime(np.ascontiguousarray(images))
 
     return run

@@ -3,8 +3,9 @@
 A step is slower or faster with the cache state it finds, so it is timed in the network it belongs to: a few policies
 that together execute every wanted step are loaded side by side and run in turn, a few runs at each visit. The first
 run of a visit is left out: it finds the caches full of another policy's weights, while a latency is promised for
-repeated inference. Many short visits spread slow drifts of the machine over all steps alike; what is left between
-groups of policies is divided out by the anchor, which is visited in every round.
+repeated inference. Many short visits spread slow drifts of the machine over all steps alike. The anchor is timed at
+every visit: of each policy's visits the half counts during which the anchor was fastest, and what drift is left
+between policies is divided out.
 """
 
 from __future__ import annotations
@@ -21,22 +22,27 @@ from numpy.typing import NDArray
 
 from bitplan.errors import UsageError
 from bitplan.network import Network
-from bitplan.profiles.anchor import Anchor, measure_anchor
+from bitplan.profiles.anchor import Anchor, calm_level, measure_anchor
 from bitplan.profiles.cover import Menu, covering_policies
-from bitplan.profiles.device import DeviceProfile, Latency
+from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.executor import Executor, Inputs, Load, load_runtime
 from bitplan.profiles.fingerprint import Fingerprint, this_machine
 from bitplan.profiles.foreground import foreground
-from bitplan.profiles.samples import StepSamples, middle_half, step_latency, summary, undisturbed, without_gaps
+from bitplan.profiles.samples import (
+    StepSamples,
+    calmer_half,
+    middle_half,
+    step_latency,
+    undisturbed,
+)
 from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input
 from bitplan.profiles.steps import StepKey, all_keys, policy_steps
 from bitplan.variant import Variant
 
-ROUNDS = 25
+ROUNDS = 30
 VISIT_SECONDS = 0.01
 FEWEST_RUNS, MOST_RUNS = 3, 20
 """Runs of a visit: as many as fit into VISIT_SECONDS, within these."""
-ANCHOR_RUNS = 3
 GROUP_BYTES = 256 << 20
 GROUP_POLICIES = 12
 """Policies that are loaded at the same time: at most so many, of at most so many bytes together (at least one)."""
@@ -58,18 +64,22 @@ class _Visited:
     inputs: Inputs
     runs: int = FEWEST_RUNS
     times: list[NDArray[np.float64]] = field(default_factory=list)
+    anchors: list[list[float]] = field(default_factory=list)
+    """What the anchor took at each visit, in seconds."""
 
     def warm_up(self) -> None:
         """Two runs; the second tells how many fit into a visit."""
         seconds = float(self.executor.time_steps(self.inputs, 2)[1].sum())
         self.runs = min(max(math.ceil(VISIT_SECONDS / max(seconds, 1e-9)), FEWEST_RUNS), MOST_RUNS)
 
-    def visit(self) -> None:
+    def visit(self, anchor: Anchor) -> None:
+        self.anchors.append(anchor.time())
         self.times.append(self.executor.time_steps(self.inputs, self.runs + 1)[1:])
 
-    def samples(self, factor: float) -> Iterator[tuple[StepKey, StepSamples]]:
-        """The samples of each step, multiplied by `factor`."""
-        times = factor * np.concatenate(self.times)
+    def samples(self, anchor: float) -> Iterator[tuple[StepKey, StepSamples]]:
+        """The samples of each step, brought to the speed at which the anchor takes `anchor` seconds."""
+        factor = anchor / calm_level(self.anchors).median
+        times = factor * np.concatenate([self.times[visit] for visit in calmer_half(self.anchors)])
         times = times[undisturbed(times.sum(1))]
         middle = middle_half(times.sum(1))
         for number, key in enumerate(self.keys):
@@ -124,10 +134,10 @@ def measure(
             for policy, artifact in group
             for executor in [load(artifact, threads)]
         ]
-        level = _visit_in_turn(visited, anchor, rounds, count_visit)
-        profile = profile or DeviceProfile(here, level)
+        _visit_in_turn(visited, anchor, rounds, count_visit)
+        profile = profile or DeviceProfile(here, calm_level([visit for one in visited for visit in one.anchors]))
         for one in visited:
-            for key, samples in one.samples(profile.anchor.median / level.median):
+            for key, samples in one.samples(profile.anchor.median):
                 if key in missing:
                     pooled[key].append(samples)
         measured = {key: step_latency(samples) for key, samples in pooled.items()}
@@ -137,19 +147,17 @@ def measure(
     return profile or DeviceProfile(here, anchor.measure())
 
 
-def _visit_in_turn(visited: Sequence[_Visited], anchor: Anchor, rounds: int, count: Callable[[], None]) -> Latency:
-    """Visits every policy and the anchor in each round, in changing order; returns the anchor's latency."""
+def _visit_in_turn(visited: Sequence[_Visited], anchor: Anchor, rounds: int, count: Callable[[], None]) -> None:
+    """Visits every policy and the anchor in each round, in changing order."""
     shuffle = random.Random(0)
-    anchor_times: list[float] = []
     for one in visited:
-        one.warm_up()
+        with foreground():  # here too: threads start in the first run and keep the priority they start with
+            one.warm_up()
     for _ in range(rounds):
         for one in shuffle.sample(visited, len(visited)):
             with foreground():
-                anchor_times += anchor.time(ANCHOR_RUNS)
-                one.visit()
+                one.visit(anchor)
             count()
-    return summary(without_gaps(anchor_times))
 
 
 def _checked_keys(executor: Executor, steps: Mapping[str, StepKey]) -> tuple[StepKey, ...]:

@@ -25,6 +25,13 @@ def without_gaps(totals: Sequence[float]) -> NDArray[np.float64]:
     return array[undisturbed(array)]
 
 
+def calmer_half(anchors: Sequence[Sequence[float]]) -> list[int]:
+    """The visits, at least half of them, during which the machine was least busy with other work, in order.
+    `anchors` are the anchor's seconds at each visit."""
+    levels = np.array([np.median(times) for times in anchors])
+    return [int(index) for index in np.flatnonzero(levels <= np.median(levels))]
+
+
 def middle_half(totals: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of the runs are between the quartiles."""
     low, high = np.quantile(totals, (0.25, 0.75))

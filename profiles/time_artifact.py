@@ -15,37 +15,42 @@ from time import perf_counter
 
 from safetensors.numpy import load_file
 
-from bitplan.profiles.anchor import Anchor
+from bitplan.profiles.anchor import Anchor, calm_level
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
 from bitplan.profiles.foreground import foreground
 from bitplan.profiles.measure_policy import RUNS, SECONDS, MeasuredLatency
-from bitplan.profiles.samples import summary, without_gaps
+from bitplan.profiles.samples import calmer_half, summary
 
 VISITS = 20
-VISIT_SECONDS = 0.2
+VISIT_SECONDS = 0.1
 FEWEST_RUNS = 3
 """Runs of a visit: a twentieth of all, but no more than fit into VISIT_SECONDS, and no fewer than FEWEST_RUNS."""
 WARM_UP_SECONDS = 0.3
-ANCHOR_RUNS = 10
 
 
 def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float) -> MeasuredLatency:
     """Times at least `runs` runs (fewer if that takes longer than `seconds`) in visits between which the anchor is
-    timed; the first run of a visit is left out, since it finds the anchor's data in the caches."""
+    timed; the first run of a visit is left out, since it finds the anchor's data in the caches. There are twice as many
+    visits as it takes, and the half counts during which the anchor was fastest: the machine was least busy then."""
     start = perf_counter()
     once = math.inf
     while perf_counter() - start < WARM_UP_SECONDS:
-        once = min(once, float(executor.time_runs(inputs, 1)[0]))
-        anchor.time(1)
+        with foreground():  # here too: threads start in the first run and keep the priority they start with
+            once = min(once, float(executor.time_runs(inputs, 1)[0]))
     per_visit = min(-(-runs // VISITS), max(math.ceil(VISIT_SECONDS / once), FEWEST_RUNS))
+    visits = 2 * -(-runs // per_visit)
     start = perf_counter()
-    totals: list[float] = []
-    anchor_totals: list[float] = []
-    while len(totals) < runs and (not totals or perf_counter() - start < seconds):
+    totals: list[list[float]] = []
+    anchors: list[list[float]] = []
+    while len(totals) < visits and (not totals or perf_counter() - start < seconds):
         with foreground():
-            anchor_totals += anchor.time(ANCHOR_RUNS)
-            totals += executor.time_runs(inputs, per_visit + 1)[1:].tolist()
-    return MeasuredLatency(summary(totals), summary(without_gaps(anchor_totals)))
+            anchors.append(anchor.time())
+            totals.append(executor.time_runs(inputs, per_visit + 1)[1:].tolist())
+    calm = calmer_half(anchors)
+    return MeasuredLatency(
+        summary([total for visit in calm for total in totals[visit]]),
+        calm_level(anchors),
+    )
 
 
 def main() -> None:

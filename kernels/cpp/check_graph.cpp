@@ -266,6 +266,7 @@ void check_graph(Artifact& artifact) {
     if (output >= nodes) throw FormatError(text("output ", output, " is no node; the network has ", nodes));
     if (!(artifact.nodes[output].kept & kKeepsF32))
       throw FormatError(text(describe(artifact, output), ": an output, but not kept in f32"));
+    if (last_step[output] == nodes) throw FormatError(text(describe(artifact, output), ": an output twice"));
     last_step[output] = nodes;
   }
   LivePlaces live;

@@ -335,6 +335,7 @@ def test_inputs_must_come_earlier() -> None:
     refused(patched(data, at, "H", 3), "node 3", "reads node 3")
     refused(patched(data, at, "H", 65535), "reads node 65535")
     refused(patched(data, len(data) - 8, "H", 4), "output 4 is no node")
+    refused(patched(data, len(data) - 8, "H", 0), "node 0 'x' (input): an output twice")
 
 
 def test_names_are_unique() -> None:
