@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from bitplan.network import (
@@ -23,6 +24,9 @@ from bitplan.network import (
     Preprocessing,
     Slice,
 )
+
+settings.register_profile("bitplan", deadline=None)  # tests state behaviour, never speed
+settings.load_profile("bitplan")
 
 
 @dataclass(frozen=True)
