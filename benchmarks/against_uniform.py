@@ -37,9 +37,8 @@ def loss_profile(case: Case, cache: Path) -> LossProfile:
     profile = measure(
         case.network,
         case.weights,
-        case.calibration,
+        case.loss_images,
         menu,
-        batch=case.batch,
         checkpoint=cache / f"{case.name}.loss.journal",
         profile=known,
     )
@@ -81,7 +80,7 @@ def compare(case: Case, images: int, cache: Path) -> list[dict[str, object]]:
             "bytes": budget,
             "uniform_kl": float(their_losses.mean()),
             "plan_kl": float(our_losses.mean()),
-            "gain_in_standard_errors": float(gain.mean() / (gain.std() / np.sqrt(len(gain)))),
+            "gain_in_standard_errors": float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
             "uniform_accuracy": their_accuracy,
             "plan_accuracy": our_accuracy,
             "gap": ours.certificate.gap,

@@ -42,6 +42,11 @@ class Case:
     batch: int
     """A sensible number of images per torch call."""
 
+    @property
+    def loss_images(self) -> NDArray[np.uint8]:
+        """The calibration images that losses are measured on: 128 of the large ones."""
+        return self.calibration[: 128 if self.test.shape[-1] > 64 else None]
+
 
 def data_folder() -> Path | None:
     folder = os.environ.get("BITPLAN_TEST_DATA")

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "resize": _option(int, SUBJECT, "Short side of image files, pixels."),
     "crop": _option(int, SUBJECT, "Centre crop of image files, pixels."),
     "calibration_size": _option(int, SUBJECT, "At most so many calibration images."),
+    "loss_size": _option(int, SUBJECT, "Calibration images that losses are measured on."),
     "test_size": _option(int, SUBJECT, "At most so many test images."),
     "target_latency": _option(str, TARGETS, "Median of one inference, such as 20ms."),
     "budget": _option(str, TARGETS, "Size of the artifact's file, such as 2MB or 512KiB."),

@@ -71,6 +71,8 @@ class Config:
     threads: int = 1
     batch: int = 1
     calibration_size: int = DEFAULT_CALIBRATION
+    loss_size: int | None = None
+    """Calibration images that losses are measured on; by default as many as make 128 images of 224 x 224 pixels."""
     test_size: int | None = None
     """At most so many test images."""
     seed: int = 0
@@ -138,6 +140,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "threads": whole(1),
     "batch": whole(1),
     "calibration_size": whole(1),
+    "loss_size": whole(1),
     "test_size": whole(1),
     "seed": whole(0),
     "time_limit": seconds,

@@ -18,6 +18,10 @@ from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
 
+TIMINGS = 3
+BUSY = 1.15
+"""An artifact is timed again, up to TIMINGS times, while the anchor is slower than in the profile by this factor."""
+
 
 @dataclass(frozen=True)
 class CarriedOut:
@@ -77,9 +81,16 @@ def metric_of(config: Config) -> Metric | None:
 def time_artifact(
     artifact: bytes, inputs: Mapping[str, Any], config: Config, device: DeviceProfile | None, reporter: Reporter
 ) -> MeasuredLatency:
-    """The artifact's latency in a fresh process, and the machine's drift since `device` was brought up to date."""
+    """The artifact's latency in a fresh process, and how much slower the machine was than `device` knows it. A machine
+    that is busy with something else (its anchor is slow too) is given another chance; the calmest timing counts."""
     with reporter.stage("timing the artifact in a fresh process"):
-        measured = measure_policy(artifact, inputs, threads=config.threads)
-    latency = measured.latency
-    drift = device.drift(measured.anchor) if device else 1.0
+        timings = []
+        for _ in range(TIMINGS):
+            measured = measure_policy(artifact, inputs, threads=config.threads)
+            timings.append((device.drift(measured.anchor) if device else 1.0, measured.latency))
+            if timings[-1][0] <= BUSY:
+                break
+        drift, latency = min(timings, key=lambda timing: timing[0])
+    if drift > BUSY:
+        reporter.say(f"[yellow]the machine is busy: it ran {drift:.2f} times slower than when it was profiled[/]")
     return MeasuredLatency(latency.median * 1e3, latency.low * 1e3, latency.high * 1e3, drift)

@@ -55,7 +55,9 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     from bitplan.profiles.metrics import effective_metric
 
     menu = menu or trained.menu
-    images, labels = trained.data.calibration_x, trained.data.calibration_y
+    count = trained.loss_images(config.loss_size)
+    images = trained.data.calibration_x[:count]
+    labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = effective_metric(trained.network, config.loss_metric)
     hashes = profile_hashes(trained.network, trained.weights, images, labels if metric == "task" else None)
     path = config.loss_profile or cache_path(metric, hashes)

@@ -22,6 +22,10 @@ TORCH_BATCH_ELEMENTS = 4 << 20
 """Input elements of one torch call at most; keeps intermediate values of large images within memory."""
 
 
+LOSS_ELEMENTS = 128 * 3 * 224 * 224
+"""Input elements of the images that losses are measured on by default: minutes, not hours, of work on two cores."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """The network, its float32 weights, raw calibration and test images, and the variants each layer may get."""
@@ -35,6 +39,11 @@ class Trained:
     def batch(self) -> int:
         """A sensible number of images per torch call."""
         return int(np.clip(TORCH_BATCH_ELEMENTS // int(np.prod(self.data.shape)), 1, 128))
+
+    def loss_images(self, count: int | None) -> int:
+        """How many calibration images losses are measured on, if the user asks for `count` of them or nothing."""
+        affordable = max(1, LOSS_ELEMENTS // int(np.prod(self.data.shape)))
+        return min(len(self.data.calibration_x), count or affordable)
 
     def reference(self, images: NDArray[Any], report: Report | None = None) -> NDArray[np.float32]:
         """Full-precision outputs of the first output for raw images."""

@@ -39,6 +39,7 @@ FULL: dict[str, Any] = {
     "threads": 2,
     "batch": 4,
     "calibration_size": 100,
+    "loss_size": 64,
     "test_size": 1000,
     "seed": 7,
     "time_limit": "90s",
