@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ EXIT_CODES = {MET: 0, PLANNED: 0, MISSED: 4}
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLatency:
-    """Milliseconds of one inference in a fresh process: median, 10 % and 90 % quantile; `drift` is how much slower
-    the anchor kernel ran now than when the device profile was recorded."""
+    """Milliseconds of one inference in a fresh process: median, 10 % and 90 % quantile of the runs (at least 200) while
+    the machine was least busy, and the median of all runs; `drift` is how much slower the anchor network ran in those
+    runs than in the device profile."""
 
     median: float
     low: float
     high: float
-    drift: float = 1.0
+    drift: float
+    median_of_all_runs: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,7 @@ class Result:
             "predicted_file_bytes": predicted.get("file_bytes"),
             "resident_bytes": self.resident_bytes if outcome else predicted.get("resident_bytes"),
             "predicted_latency_ms": predicted.get("latency_ms"),
-            "measured_latency_ms": latency
-            and {"median": latency.median, "low": latency.low, "high": latency.high, "drift": latency.drift},
+            "measured_latency_ms": latency and asdict(latency),
             "loss": {"predicted": predicted.get("loss"), "measured": evaluation.loss if evaluation else None},
             "agreement": evaluation.agreement if evaluation else None,
             "solver": {

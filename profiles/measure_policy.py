@@ -26,10 +26,12 @@ SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLatency:
-    """Seconds of one inference, and the anchor's seconds between those inferences."""
+    """Seconds of one inference and of the anchor between those inferences, while the machine was least busy; and of
+    one inference over all runs, busy or not."""
 
     latency: Latency
     anchor: Latency
+    all_runs: Latency
 
 
 def measure_policy(
@@ -57,4 +59,4 @@ def measure_policy(
         reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
         raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")
     result = json.loads(child.stdout)
-    return MeasuredLatency(Latency(**result["latency"]), Latency(**result["anchor"]))
+    return MeasuredLatency(**{name: Latency(**quantiles) for name, quantiles in result.items()})

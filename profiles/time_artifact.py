@@ -50,6 +50,7 @@ def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, 
     return MeasuredLatency(
         summary([total for visit in calm for total in totals[visit]]),
         calm_level(anchors),
+        summary([total for visit in totals for total in visit]),
     )
 
 
