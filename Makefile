@@ -8,7 +8,7 @@ TEST_FLAGS ?=
 .PHONY: demo test lint format bench clean
 
 demo: $(VENV)/.runtime
-	$(BIN)/optimize --example --output demo-out
+	$(BIN)/optimize --output demo-out
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)

@@ -13,16 +13,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-from networks import Case, cases
+from networks import Case, cases, simulated
 
 from bitplan.encodings import default_menu
-from bitplan.evaluate import divergence, outputs_of
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.optimizer.plan import plan, uniform_variants
 from bitplan.policies.menu import menu_for
 from bitplan.policies.realise import realise
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.measure_loss import measure
+from bitplan.profiles.metrics import divergence, log_probabilities
 from bitplan.simulate import Simulator
 from bitplan.targets import Targets
 from bitplan.variant import Variant
@@ -48,18 +48,16 @@ def loss_profile(case: Case, cache: Path) -> LossProfile:
 
 def compare(case: Case, images: int, cache: Path) -> list[dict[str, object]]:
     simulator = Simulator(case.network, case.weights)
-    first = case.network.outputs[0]
     test, labels = case.test[:images], case.labels[:images]
-    reference = outputs_of(lambda x: simulator.outputs(x)[first].numpy(), test, case.batch)
+    reference = simulated(simulator, test, case.batch)
     profile = loss_profile(case, cache)
     menu = menu_for(case.network)
 
     def losses(variants: dict[str, Variant]) -> tuple[np.ndarray, float]:
         carried = realise(case.network, case.weights, case.calibration, variants)
-        outputs = outputs_of(
-            lambda x: simulator.outputs(x, carried.layers, carried.ranges)[first].numpy(), test, case.batch
-        )
-        return divergence(reference, outputs), float((outputs.argmax(1) == labels).mean())
+        outputs = simulated(simulator, test, case.batch, carried.layers, carried.ranges)
+        losses = divergence(log_probabilities(reference), log_probabilities(outputs))
+        return losses, float((outputs.argmax(1) == labels).mean())
 
     print(f"{case.name}: full precision {100 * (reference.argmax(1) == labels).mean():.2f} %", flush=True)
     rows = []

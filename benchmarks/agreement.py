@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from networks import Case, cases
+from networks import Case, cases, simulated
 
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.evaluate import outputs_of, runtime_run
@@ -51,10 +51,8 @@ def compare(case: Case, images: int, isa: str | None) -> list[dict[str, object]]
         carried = realise(case.network, case.weights, case.calibration[:128], variants)
         data = pack_artifact(case.network, case.weights, carried.layers, carried.ranges, planned_batch=case.batch)
         runtime = Runtime.from_bytes(data, threads=2, isa=isa)
-        ours = outputs_of(runtime_run(runtime), test, case.batch)
-        theirs = outputs_of(
-            lambda x, c=carried: simulator.outputs(x, c.layers, c.ranges)[first].numpy(), test, case.batch
-        )
+        ours = outputs_of(runtime_run(runtime), test, case.batch)[first]
+        theirs = simulated(simulator, test, case.batch, carried.layers, carried.ranges)
         differing = int((ours.argmax(1) != theirs.argmax(1)).sum())
         error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
         rows.append({"network": case.name, "policy": name, "images": len(test), "differing": differing, "error": error})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.capture import capture
+from bitplan.encodings import EncodedLayer
 from bitplan.example import PREPROCESSING, example_data, example_module
+from bitplan.formats import Range
 from bitplan.network import Network, Preprocessing
+from bitplan.simulate import Simulator
 
 CALIBRATION = 512
 HALF = 250
@@ -124,6 +127,19 @@ def _case(name: str, build: Callable[[], tuple[Any, dict[str, Any]]], data: dict
         module, torch.zeros(2, *shape), preprocessing=Preprocessing(tuple(info["mean"]), tuple(info["std"]))
     )
     return Case(name, network, weights, data["calibration_x"], data["test_x"], data["test_y"], batch)
+
+
+def simulated(
+    simulator: Simulator,
+    images: NDArray[np.uint8],
+    batch: int,
+    layers: Mapping[str, EncodedLayer] | None = None,
+    ranges: Mapping[str, Range] | None = None,
+) -> NDArray[np.float32]:
+    """The first output for all images, in torch; float32 without `layers`."""
+    first = simulator.network.outputs[0]
+    parts = [simulator.outputs(images[i : i + batch], layers, ranges)[first] for i in range(0, len(images), batch)]
+    return np.concatenate([part.numpy() for part in parts])
 
 
 def example() -> Case:

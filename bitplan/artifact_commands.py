@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from bitplan.atomic_file import write_atomically
 from bitplan.data import load_data
-from bitplan.errors import BitplanError
+from bitplan.errors import BitplanError, UsageError
 from bitplan.evaluate import outputs_of, runtime_run
 from bitplan.kernels import Runtime
 from bitplan.network import Shape
+from bitplan.policies.policy_file import FORMAT
 from bitplan.profiles.measure_policy import measure_policy
 from bitplan.progress import Reporter
 
@@ -24,8 +29,10 @@ def run_artifact(
     artifact: Path, data: str | None, output: Path | None, threads: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Executes the artifact on the test images of `data` (random images without), and says what came out.
-    `output`: an .npz file that gets the first output as `outputs`."""
-    runtime = Runtime.load(artifact, threads=threads)
+    `output`: the .npz file, whatever its name, that gets the first output as `outputs`."""
+    if output is not None and output.exists() and not output.is_file():
+        raise UsageError(f"the output {output} is not a regular file; name a file to write, such as outputs.npz")
+    runtime = load_artifact(artifact, threads)
     labels: NDArray[Any] | None = None
     if data is None:
         images = random_images(runtime, 1)
@@ -33,7 +40,7 @@ def run_artifact(
         loaded = load_data(data, preprocessing=runtime.preprocessing, input_shape=input_shape(runtime))
         images, labels = loaded.test_x, loaded.test_y
     with reporter.stage(f"running {len(images)} images") as report:
-        outputs = outputs_of(runtime_run(runtime), images, runtime.planned_batch, report)
+        outputs = next(iter(outputs_of(runtime_run(runtime), images, runtime.planned_batch, report).values()))
     summary: dict[str, Any] = {"images": len(images), "output_shape": list(outputs.shape)}
     if outputs.ndim == 2:
         classes = outputs.argmax(1)
@@ -41,14 +48,16 @@ def run_artifact(
         if labels is not None:
             summary["accuracy"] = float((classes == labels).mean())
     if output is not None:
-        np.savez_compressed(output, outputs=outputs)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, outputs=outputs)
+        write_atomically(output, buffer.getvalue())
         summary["output"] = str(output)
     return summary
 
 
 def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple[dict[str, Any], Table]:
     """The artifact's latency in a fresh process, and a table of its steps' medians."""
-    runtime = Runtime.load(artifact, threads=threads)
+    runtime = load_artifact(artifact, threads)
     if batch > runtime.planned_batch:
         raise BitplanError(
             f"{artifact} was planned for at most {runtime.planned_batch} images at a time, not {batch}; plan with --batch {batch}"
@@ -68,6 +77,25 @@ def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple
         "steps_ms": {name: float(s * 1e3) for name, s in zip(runtime.steps, medians, strict=True)},
     }
     return summary, table
+
+
+def load_artifact(path: Path, threads: int) -> Runtime:
+    """The loaded artifact. Raises UsageError, with the command that makes an artifact of it, for a policy file."""
+    if path.suffix == ".json" and _is_policy(path):
+        raise UsageError(
+            f"{path} is a policy, not an artifact; carry it out on its network and data first: "
+            f"optimize realise {shlex.quote(str(path))} (with the --model, --weights and --data it was planned for), "
+            "then run the network.bitplan that this writes"
+        )
+    return Runtime.load(path, threads=threads)
+
+
+def _is_policy(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def random_images(runtime: Runtime, batch: int) -> NDArray[np.uint8]:

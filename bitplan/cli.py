@@ -12,7 +12,7 @@ import typer
 from bitplan import __version__
 from bitplan.cli_options import Json, Quiet, configured
 from bitplan.config import Config
-from bitplan.errors import BitplanError, UsageError
+from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.progress import Reporter
 
 INTERRUPTED = 130
@@ -108,6 +108,8 @@ def plan(
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import NETWORK, POLICY
 
+    if config.targets.max_drop is not None:
+        raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
     network = read_network(folder / NETWORK)
     device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
     loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
@@ -124,7 +126,7 @@ def plan(
             time_limit=config.time_limit,
             seed=config.seed,
         )
-    path = folder / POLICY
+    path = (folder if config.output == Config().output else config.output) / POLICY
     write_policy(path, policy)
     result = Result(PLANNED, config.targets, policy, network, policy_path=path)
     reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
@@ -141,10 +143,11 @@ def realise(
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
-    from bitplan.measured import carry_out
+    from bitplan.measured import carry_out, with_predictions
     from bitplan.policies.policy_file import read_policy, validate_against
     from bitplan.profiles.device import DeviceProfile, default_path
     from bitplan.profiles.fingerprint import this_machine
+    from bitplan.targets import Targets
     from bitplan.trained import load_trained
     from bitplan.workflow import check_output, judge, write
 
@@ -152,10 +155,14 @@ def realise(
     policy = read_policy(policy_file)
     trained = load_trained(config, reporter)
     policy = validate_against(policy, trained.network)
+    if policy.hashes.get("network", trained.network.content_hash) != trained.network.content_hash:
+        reporter.say("[yellow]the policy was made for another network with layers of the same names[/]")
     path = config.device_profile or default_path(this_machine())
     device = DeviceProfile.load(path) if path.exists() else None
+    policy = with_predictions(policy, trained.network, device, config)
+    targets = config.targets if config.targets != Targets() else policy.targets
     carried = carry_out(trained, policy, config, reporter, device, name=policy_file.name)
-    result = judge(config.targets, trained.network, carried)
+    result = judge(targets, trained.network, carried)
     result = write(config, trained.network, result, carried.artifact)
     reporter.console.print(result.table())
     if json_output:
@@ -218,6 +225,10 @@ def main() -> None:
     """Runs the command and turns errors into one line and an exit code."""
     try:
         code: Any = app(standalone_mode=False)
+    except InfeasibleError as error:
+        code = _complain(str(error), error.exit_code)
+        if "--json" in sys.argv:  # machines get their object in this case too
+            print(json.dumps({"status": "infeasible", "message": str(error), **(error.details or {})}))
     except BitplanError as error:
         code = _complain(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):

@@ -8,6 +8,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from bitplan import __version__
@@ -55,10 +56,14 @@ def table(findings: dict[str, Any]) -> Table:
     shown = Table("what", "finding", title="bitplan doctor", show_lines=False)
     for name, value in findings.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {version or '[red]missing[/]'}" for key, version in value.items())
+            value = ", ".join(
+                f"{escape(key)} {escape(version) if version else '[red]missing[/]'}" for key, version in value.items()
+            )
         elif isinstance(value, list):
-            value = ("\n" if name == "missing" else ", ").join(map(str, value)) or "nothing"
-        shown.add_row(name.replace("_", " "), "-" if value is None else str(value))
+            value = escape(("\n" if name == "missing" else ", ").join(map(str, value)) or "nothing")
+        else:
+            value = "-" if value is None else escape(str(value))
+        shown.add_row(escape(name.replace("_", " ")), value)
     return shown
 
 

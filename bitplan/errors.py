@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class BitplanError(Exception):
     """Base of all errors a user can cause and mend; `exit_code` is what the command line returns."""
@@ -28,6 +31,12 @@ class FileFormatError(BitplanError):
 
 
 class InfeasibleError(BitplanError):
-    """No policy meets the limits; the text says which limits bind and what can be reached."""
+    """No policy meets the limits; the text says which limits bind and what can be reached. `details`: the same as data,
+    {"conflict": [limit, ...], "limits": {limit: {"asked": number, "smallest": number or None}}} in bytes, milliseconds,
+    weights and loss; None where it is not known."""
 
     exit_code = 3
+
+    def __init__(self, text: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.details = None if details is None else dict(details)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bitplan.errors import InfeasibleError
+from bitplan.errors import InfeasibleError, UsageError
 from bitplan.measured import CarriedOut
 from bitplan.progress import Reporter
 
@@ -52,5 +52,7 @@ def loosest_within_drop(
 
 
 def _drop(carried: CarriedOut) -> float:
-    assert carried.outcome.evaluation is not None
-    return carried.outcome.evaluation.drop
+    evaluation = carried.outcome.evaluation
+    if evaluation is None or evaluation.drop is None:
+        raise UsageError("--max-drop needs a classifier, or a --metric and labels, to measure the drop with")
+    return evaluation.drop

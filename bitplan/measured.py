@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitplan.config import Config
+from bitplan.errors import UsageError
 from bitplan.evaluate import Metric, evaluate, outputs_of, runtime_run
 from bitplan.kernels.artifact import pack_artifact
+from bitplan.network import Network
+from bitplan.optimizer.predict import predict
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
@@ -67,10 +70,28 @@ def carry_out(
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:
         outputs = outputs_of(runtime_run(runtime), trained.data.test_x, config.batch, report)
-        evaluation = evaluate(trained.test_reference, outputs, trained.data.test_y, metric_of(config))
+        evaluation = evaluate(
+            trained.network,
+            trained.test_reference,
+            outputs,
+            trained.data.test_y,
+            loss_metric=config.loss_metric,
+            metric=metric_of(config),
+        )
     predicted = policy.predicted.get("latency_ms")
     outcome = Outcome(name, len(artifact), predicted, latency, evaluation)
     return CarriedOut(policy, artifact, outcome, runtime.weight_bytes + runtime.arena_bytes * config.batch)
+
+
+def with_predictions(policy: Policy, network: Network, device: DeviceProfile | None, config: Config) -> Policy:
+    """The policy with its bytes predicted anew, and its latency where the device profile knows its steps; the loss
+    stays what the policy says."""
+    threads, batch = config.threads, config.batch
+    try:
+        totals = predict(network, policy.variants, None, device, threads=threads, batch=batch)
+    except UsageError:
+        totals = predict(network, policy.variants, threads=threads, batch=batch)
+    return replace(policy, predicted={**totals, "loss": policy.predicted.get("loss")})
 
 
 def metric_of(config: Config) -> Metric | None:

@@ -109,6 +109,8 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class MaxPool:
+    """The maximum over each window (height, width) of an image; padding never wins."""
+
     kernel: Pair
     stride: Pair
     padding: Padding = (0, 0, 0, 0)
@@ -117,6 +119,9 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True)
 class AveragePool:
+    """The mean over each window (height, width) of an image; `count_padding` counts padding as zeros, else only the
+    pixels within the image are averaged."""
+
     kernel: Pair
     stride: Pair
     padding: Padding = (0, 0, 0, 0)

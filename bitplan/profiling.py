@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rich.markup import escape
+
 from bitplan.config import Config
+from bitplan.errors import UsageError
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile, default_path
 from bitplan.profiles.fingerprint import this_machine
@@ -25,7 +28,7 @@ def device_profile(trained: Trained, config: Config, reporter: Reporter) -> Devi
         known.require_this_machine()
     network, menu = trained.network, trained.menu
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
-        reporter.say(f"device profile: every step is known [dim]({path})[/]")
+        reporter.say(f"device profile: every step is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
     with reporter.stage("timing kernels on this machine") as report:
         return measure_latency(
@@ -62,8 +65,13 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     hashes = profile_hashes(trained.network, trained.weights, images, labels if metric == "task" else None)
     path = config.loss_profile or cache_path(metric, hashes)
     known = LossProfile.load(path) if path.exists() else None
+    if config.loss_profile and known and not known.same_origin(metric, hashes):
+        raise UsageError(
+            f"the loss profile {path} was measured on another network, other images or with other code; "
+            "name another file with --loss-profile, or remove this one to measure again"
+        )
     if known and known.same_origin(metric, hashes) and all((n, v) in known.increases for n in menu for v in menu[n]):
-        reporter.say(f"loss profile: every choice is known [dim]({path})[/]")
+        reporter.say(f"loss profile: every choice is known [dim]({escape(str(path))})[/]")
         return known
     journal = path.with_suffix(".journal")
     with reporter.stage("measuring the loss of every choice") as report:

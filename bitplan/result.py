@@ -85,6 +85,7 @@ class Result:
                 "gap": certificate.gap,
                 "seconds": certificate.seconds,
                 "name": certificate.solver,
+                "solved_for": self.policy.settings.get("solved_for"),
             },
             "policy": str(self.policy_path) if self.policy_path else None,
             "artifact": str(self.artifact_path) if self.artifact_path else None,
@@ -117,9 +118,16 @@ class Result:
     def table(self) -> Table:
         """The outcomes side by side: bytes, predicted and measured milliseconds, accuracy or agreement, loss."""
         outcomes = [*self.comparison, *([self.outcome] if self.outcome else [])]
+        metric = next((o.evaluation.loss_metric for o in outcomes if o.evaluation), "kl")
         labelled = any(o.evaluation and o.evaluation.accuracy is not None for o in outcomes)
         table = Table("network", title="measured on this machine", title_style="bold")
-        for heading in ("file", "predicted ms", "measured ms", "accuracy" if labelled else "agreement", "loss (KL)"):
+        for heading in (
+            "file",
+            "predicted ms",
+            "measured ms",
+            "accuracy" if labelled else "agreement",
+            f"loss ({metric})",
+        ):
             table.add_column(heading, justify="right")
         for outcome in outcomes:
             table.add_row(*_row(outcome, labelled), style="bold" if outcome is self.outcome else "")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from bitplan.config import Config
 from bitplan.data import Dataset, load_data
 from bitplan.errors import UsageError
-from bitplan.evaluate import outputs_of
+from bitplan.evaluate import Outputs, check_labels_fit, outputs_of
 from bitplan.network import Network, Weights
 from bitplan.policies.menu import Menu, menu_for
-from bitplan.progress import Report, Reporter
+from bitplan.progress import Reporter
+from bitplan.user_code import require_package
 
 TORCH_BATCH_ELEMENTS = 4 << 20
 """Input elements of one torch call at most; keeps intermediate values of large images within memory."""
@@ -45,17 +46,17 @@ class Trained:
         affordable = max(1, LOSS_ELEMENTS // int(np.prod(self.data.shape)))
         return min(len(self.data.calibration_x), count or affordable)
 
-    def reference(self, images: NDArray[Any], report: Report | None = None) -> NDArray[np.float32]:
-        """Full-precision outputs of the first output for raw images."""
+    @cached_property
+    def test_reference(self) -> Outputs:
+        """Full-precision outputs on the test images."""
         from bitplan.simulate import Simulator
 
-        simulator, first = Simulator(self.network, self.weights), self.network.outputs[0]
-        return outputs_of(lambda x: simulator.outputs(x)[first].numpy(), images, self.batch, report)
+        simulator = Simulator(self.network, self.weights)
 
-    @cached_property
-    def test_reference(self) -> NDArray[np.float32]:
-        """Full-precision outputs on the test images."""
-        return self.reference(self.data.test_x)
+        def run(images: NDArray[Any]) -> Outputs:
+            return {name: value.numpy() for name, value in simulator.outputs(images).items()}
+
+        return outputs_of(run, self.data.test_x, self.batch)
 
     def one_image(self, batch: int) -> Mapping[str, NDArray[Any]]:
         """`batch` raw test images by input name, for timing."""
@@ -70,13 +71,22 @@ def is_example(config: Config) -> bool:
 
 def load_trained(config: Config, reporter: Reporter) -> Trained:
     """Loads model and data as configured, captures the network and applies menu, pins and exclusions."""
+    require_package("torch", "capturing and measuring a network")
     if is_example(config):
+        if config.weights is not None:
+            raise UsageError("--weights is given without --model; name the function that builds the network")
         reporter.say("no model was named: working on the [bold]embedded example[/] (Fashion-MNIST, residual network)")
     elif config.model is None or config.data is None:
         missing, given = ("model", "data") if config.model is None else ("data", "model")
         raise UsageError(f"--{given} is given without --{missing}; name both, or neither for the embedded example")
     with reporter.stage("loading and capturing the network"):
         network, weights, data = _example(config) if is_example(config) else _user(config)
+    if len(network.inputs) != 1:
+        raise UsageError(
+            f"the network has the inputs {', '.join(node.name for node in network.inputs)}; the command line handles one "
+            "input, plan networks with several from Python"
+        )
+    check_labels_fit(network, data.test_y)
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
     parameters = sum(array.size for name, array in weights.items() if name.endswith((".weight", ".bias")))
     reporter.say(

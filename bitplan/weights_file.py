@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which checkpoints keep the state dict."""
 SHOWN = 8
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+REFUSAL = re.compile(r"WeightsUnpickler error: (.+?)(?:\. Please|$)", re.MULTILINE)
+"""What torch.load's long text, which first of all tells how to run the file's code, refuses."""
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -74,9 +78,8 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"weights {path}: cannot be read as plain tensors (pickled code is refused): {reason} "
+            f"weights {path}: cannot be read as plain tensors (pickled code is refused): {_reason(error)}. "
             "Save the state dict alone: torch.save(model.state_dict(), path)"
         ) from None
     for key in WRAPPERS:
@@ -89,6 +92,14 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
         if not isinstance(tensor, torch.Tensor):
             raise DataError(f"weights {path}: entry {name!r} is a {type(tensor).__name__}, not a tensor")
     return {str(name): tensor for name, tensor in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line of plain text."""
+    text = COLOURS.sub("", str(error)).strip()
+    refusal = REFUSAL.search(text)
+    line = refusal[1] if refusal else next(iter(text.splitlines()), "")
+    return f"{type(error).__name__}: {line}".rstrip(" .:")
 
 
 def check_finite(module: nn.Module, source: str) -> None:

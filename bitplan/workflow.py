@@ -22,9 +22,10 @@ from bitplan.policies.policy_file import write_policy
 from bitplan.policies.variants import check_variant
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
+from bitplan.profiles.metrics import is_classifier
 from bitplan.profiling import device_profile, loss_profile
 from bitplan.progress import Reporter
-from bitplan.result import MET, MISSED, PLANNED, Outcome, Result
+from bitplan.result import MET, MISSED, PLANNED, Outcome, Result, targets_json
 from bitplan.targets import Targets, format_bytes
 from bitplan.trained import Trained, is_example, load_trained
 from bitplan.variant import FLOAT32, Variant
@@ -74,6 +75,8 @@ class Job:
             f"{certificate.status} ({gap}) by {certificate.solver}: {format_bytes(policy.predicted['file_bytes'] or 0)}, "
             f"{policy.predicted['latency_ms']:.3f} ms, loss {policy.predicted['loss']:.4g}"
         )
+        if targets != self.targets:  # a correction for what was measured: the certificate is for these limits
+            policy = replace(policy, settings={**policy.settings, "solved_for": targets_json(targets)})
         return replace(policy, targets=self.targets)
 
     def carry_out(self, policy: Policy, name: str = "our plan") -> CarriedOut:
@@ -95,7 +98,11 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
 
     Raises InfeasibleError where no policy meets the limits, and other BitplanErrors for what the user can mend."""
     check_output(config.output)
+    if config.targets.max_drop is not None and dry_run:
+        raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
     trained = load_trained(config, reporter)
+    if config.targets.max_drop is not None and not (config.metric or is_classifier(trained.network)):
+        raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
     device = device_profile(trained, config, reporter)
     loss = loss_profile(trained, config, reporter)
     targets = inferred_objective(config.targets)
@@ -107,10 +114,10 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         return write(config, trained.network, Result(PLANNED, job.targets, policy, trained.network), None)
     if job.targets.max_drop is not None and job.targets.objective != "loss":
         best = loosest_within_drop(
-            lambda limit: job.carry_out(job.plan(replace(job.targets, loss=limit))), job.targets.max_drop, reporter
+            lambda limit: plan_and_measure(job, tighter_loss(job.targets, limit)), job.targets.max_drop, reporter
         )
     else:
-        best = plan_and_measure(job)
+        best = plan_and_measure(job, job.targets)
     result = judge(job.targets, trained.network, best)
     result = replace(result, comparison=compare(job))
     return write(config, trained.network, result, best.artifact)
@@ -142,14 +149,20 @@ def example_targets(job: Job) -> Targets:
     return Targets(latency=wanted_ms * 1e-3, bytes=size)
 
 
-def plan_and_measure(job: Job) -> CarriedOut:
+def tighter_loss(targets: Targets, limit: float | None) -> Targets:
+    """The targets with the loss limited to `limit` too."""
+    limits = [value for value in (targets.loss, limit) if value is not None]
+    return replace(targets, loss=min(limits, default=None))
+
+
+def plan_and_measure(job: Job, targets: Targets) -> CarriedOut:
     """Plans, carries out and times; where the milliseconds were missed, plans again for the speed that was seen."""
-    limit = job.targets.latency
+    limit = targets.latency
     planned_limit = limit
     best: CarriedOut | None = None
     for _ in range(job.config.rounds + 1):
         try:
-            carried = job.carry_out(job.plan(replace(job.targets, latency=planned_limit)))
+            carried = job.carry_out(job.plan(replace(targets, latency=planned_limit)))
         except InfeasibleError:
             if best is None:
                 raise
@@ -182,8 +195,10 @@ def judge(targets: Targets, network: Network, carried: CarriedOut) -> Result:
         misses.append(f"file {outcome.file_bytes} bytes > {targets.bytes}")
     if targets.memory and carried.resident_bytes > targets.memory:
         misses.append(f"memory {carried.resident_bytes} bytes > {targets.memory}")
-    if targets.max_drop is not None and outcome.evaluation and outcome.evaluation.drop > targets.max_drop:
-        misses.append(f"drop {100 * outcome.evaluation.drop:.2f} points > {100 * targets.max_drop:.2f}")
+    drop = outcome.evaluation.drop if outcome.evaluation else None
+    if targets.max_drop is not None and (drop is None or drop > targets.max_drop):
+        found = "not measured" if drop is None else f"{100 * drop:.2f} points"
+        misses.append(f"drop {found} > {100 * targets.max_drop:.2f} points")
     return Result(
         MISSED if misses else MET,
         targets,
@@ -240,13 +255,12 @@ def check_output(folder: Path) -> None:
 def write(config: Config, network: Network, result: Result, artifact: bytes | None) -> Result:
     """Leaves artifact, policy, network, resolved configuration and result in the output folder."""
     folder = config.output
-    policy_path = folder / POLICY
-    write_policy(policy_path, result.policy)
-    write_atomically(folder / NETWORK, network_to_json(network).encode())
-    save_resolved(folder / CONFIG, config)
-    result = replace(result, policy_path=policy_path)
-    if artifact is not None:
+    if artifact is not None:  # first: a policy must never lie beside the artifact of another one
         write_atomically(folder / ARTIFACT, artifact)
         result = replace(result, artifact_path=folder / ARTIFACT)
+    write_policy(folder / POLICY, result.policy)
+    write_atomically(folder / NETWORK, network_to_json(network).encode())
+    save_resolved(folder / CONFIG, config)
+    result = replace(result, policy_path=folder / POLICY)
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
     return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -39,25 +40,76 @@ def lifetimes(network: Network) -> dict[str, tuple[int, int]]:
     return {name: (first[name], last[name]) for name in first}
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A value in one format: bytes, and the first and last step of its life."""
+
+    key: tuple[str, str]
+    size: int
+    start: int
+    end: int
+
+
+ORDERS: tuple[Callable[[_Block], tuple[int, ...]], ...] = (
+    lambda block: (-block.size,),
+    lambda block: (-block.size * (block.end - block.start + 1),),
+    lambda block: (block.start - block.end, -block.size),
+    lambda block: (block.start, -block.size),
+    lambda block: (-block.end, -block.size),
+)
+"""What comes first: large blocks, large and long-lived ones, long-lived ones, early ones, late ones."""
+MOST_REPAIRS = 32
+
+
 def plan_arena(network: Network, formats: Formats) -> Arena:
-    """Greedy by size: the largest value first, each at the lowest offset free during its life."""
+    """First fit: block after block at the lowest offset that is free during its life, the largest first. Where that
+    leaves holes (the size exceeds `peak_bytes`), other orders are tried, and then the best of them with the block that
+    ends highest moved to the front; the smallest arena wins, of equal ones the first."""
     alive = lifetimes(network)
     blocks = [
-        (value_bytes(node.shape, form), node.name, form) for node in network for form in sorted(formats.kept[node.name])
+        _Block((node.name, form), value_bytes(node.shape, form), *alive[node.name])
+        for node in network
+        for form in sorted(formats.kept[node.name])
     ]
-    placed: list[tuple[int, int, tuple[int, int]]] = []
+    bound = peak_bytes(network, formats)
+    best: Arena | None = None
+    order: list[_Block] = []
+    for precedence in ORDERS:
+        candidate = sorted(blocks, key=lambda block: (*precedence(block), block.start, block.key))
+        arena = _first_fit(candidate)
+        if best is None or arena.size < best.size:
+            best, order = arena, candidate
+        if best.size <= bound:
+            return best
+    assert best is not None
+    arena = best
+    for _ in range(MOST_REPAIRS):
+        offsets = arena.offsets
+        highest = max(range(len(order)), key=lambda i: (offsets[order[i].key] + order[i].size, i))
+        if highest == 0:
+            break
+        order = [order[highest], *order[:highest], *order[highest + 1 :]]
+        arena = _first_fit(order)
+        if arena.size < best.size:
+            best = arena
+        if best.size <= bound:
+            break
+    return best
+
+
+def _first_fit(blocks: Sequence[_Block]) -> Arena:
+    placed: list[tuple[int, int, int, int]] = []
     offsets: dict[tuple[str, str], int] = {}
-    for size, name, form in sorted(blocks, key=lambda block: (-block[0], alive[block[1]][0], block[1:])):
-        start, end = alive[name]
+    for block in blocks:
         offset = 0
-        for other, other_size, (other_start, other_end) in sorted(placed):
-            if other_start <= end and start <= other_end:
-                if offset + size <= other:
+        for other, size, start, end in placed:
+            if start <= block.end and block.start <= end:
+                if offset + block.size <= other:
                     break
-                offset = max(offset, other + other_size)
-        offsets[name, form] = offset
-        placed.append((offset, size, (start, end)))
-    return Arena(offsets, max((offset + size for offset, size, _ in placed), default=0))
+                offset = max(offset, other + size)
+        offsets[block.key] = offset
+        insort(placed, (offset, block.size, block.start, block.end))
+    return Arena(offsets, max((offset + size for offset, size, _, _ in placed), default=0))
 
 
 def peak_bytes(network: Network, formats: Formats) -> int:

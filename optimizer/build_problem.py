@@ -45,6 +45,8 @@ class Program:
     problem: Problem
     menu: Mapping[str, tuple[Variant, ...]]
     values: tuple[ValueGroup, ...]
+    kept: Mapping[str, Decided]
+    """How the formats of every value are decided, by the value's name."""
 
     def variants(self, choices: Choices) -> dict[str, Variant]:
         """The variant of every layer."""
@@ -93,7 +95,7 @@ def build_problem(
         _Latency(builder, network, allowed, layers, values, device_profile, threads, batch).add()
     if targets.memory is not None or targets.objective == MEMORY:
         add_memory(builder, network, allowed, layers, values, batch, targets.memory)
-    return Program(builder.build(targets.objective), allowed, tuple(values.groups))
+    return Program(builder.build(targets.objective), allowed, tuple(values.groups), values.kept)
 
 
 def _validated(network: Network, menu: Menu) -> dict[str, tuple[Variant, ...]]:

@@ -127,7 +127,7 @@ class ProblemBuilder:
         if costs.limit is not None:
             slack = 0 if costs.counted else ceil((1 + len(linear) + len(pairs)) / 2)
             limit = floor(max(-(2.0**52), min(2.0**52, costs.limit / resolution))) + slack
-        return Resource(name, linear, pairs, constant, limit, costs.target, resolution, costs.unit)
+        return Resource(name, linear, pairs, constant, limit, costs.target, resolution, costs.unit, costs.limit)
 
     def _require_finite(self, resource: str, where: tuple[int, ...], table: Floats) -> None:
         expected = tuple(len(self.groups[group].options) for group in where)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.solution import Solution, Status
 from bitplan.optimizer.solvers import solve
+from bitplan.targets import format_bytes
 
 WORDS = {
     "bytes": "file size",
@@ -19,10 +21,20 @@ WORDS = {
 }
 
 
+COUNTED = ("bytes", "memory", "full_precision_weights")
+
+
+class Solve(Protocol):
+    """What finds solutions: `solvers.solve`, or one that keeps further conditions."""
+
+    def __call__(self, problem: Problem, *, time_limit: float, seed: int) -> Solution: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How small a limited target can become, as integers of its resources: with the other limits held (None: they
-    cannot be met themselves) and with no other limit at all. `held_proven`, `alone_proven`: nothing is smaller."""
+    cannot be met themselves) and with no other limit at all. `held_proven`, `alone_proven`: nothing is smaller.
+    `asked`: the limit as it was stated, in the resource's unit."""
 
     limit: int
     held: int | None
@@ -30,6 +42,7 @@ class Reach:
     alone: int | None
     alone_proven: bool
     resolution: float
+    asked: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +54,22 @@ class Explanation:
     minimal: bool
     reach: Mapping[str, Reach]
 
+    def to_json(self) -> dict[str, Any]:
+        """{"conflict": [...], "limits": {target: {"asked": .., "smallest": ..}}} in bytes, milliseconds, weights and
+        loss. `smallest`: the least that was reached with the other limits held or, where these cannot be met
+        themselves, without them; None where nothing was found in time."""
+        limits = {}
+        for target, reach in self.reach.items():
+            units = reach.alone if reach.held is None else reach.held
+            smallest = None if units is None else _plain(target, units * reach.resolution)
+            limits[target] = {"asked": _plain(target, reach.asked), "smallest": smallest}
+        return {"conflict": list(self.conflict), "limits": limits}
+
     def text(self) -> str:
         """The explanation for people: the conflict, what can be reached, and what to do."""
         if not self.conflict:
             return "no conflict between the limits was proven"
-        named = [
-            f"{WORDS.get(t, t)} at most {_amount(t, self.reach[t].limit, self.reach[t], up=False)}"
-            for t in self.conflict
-        ]
+        named = [f"{WORDS.get(t, t)} at most {_written(t, self.reach[t].asked)}" for t in self.conflict]
         if len(named) == 1:
             lines = [f"no policy of this menu has {named[0]}"]
         else:
@@ -58,9 +79,12 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(problem: Problem, *, time_limit: float = 60.0, seed: int = 0) -> Explanation:
+def explain(
+    problem: Problem, *, time_limit: float = 60.0, seed: int = 0, solve: Solve = solve, conflicts: bool | None = None
+) -> Explanation:
     """A minimal set of conflicting limits, by leaving out one after the other (a deletion filter), and the smallest
-    value of each limited target, by solving with that target as the objective."""
+    value of each limited target, by solving with that target as the objective. `conflicts`: whether all limits are
+    known to conflict; None: to be found out."""
     deadline = time.perf_counter() + time_limit
     targets = list(problem.limits)
     solves = 3 * len(targets) + 1
@@ -92,7 +116,9 @@ def explain(problem: Problem, *, time_limit: float = 60.0, seed: int = 0) -> Exp
         return True if solution.bound is not None and solution.bound > limit else None
 
     conflict, minimal = list(targets), True
-    if conflicting(targets):
+    if conflicts is None:
+        conflicts = conflicting(targets)
+    if conflicts:
         for target in targets:
             rest = [other for other in conflict if other != target]
             settled = conflicting(rest)
@@ -115,6 +141,7 @@ def explain(problem: Problem, *, time_limit: float = 60.0, seed: int = 0) -> Exp
             alone.objective,
             alone.status == Status.OPTIMAL,
             first.resolution,
+            first.limit * first.resolution if first.asked is None else first.asked,
         )
     return Explanation(tuple(conflict), minimal, reach)
 
@@ -126,31 +153,43 @@ def _relaxed(problem: Problem, held: Collection[str], objective: str) -> Problem
 
 
 def _reachable(target: str, reach: Reach) -> str:
-    limit = _amount(target, reach.limit, reach, up=False)
+    limit = _written(target, reach.asked)
     if reach.held is not None and reach.held <= reach.limit:
         return f"{limit} can be met with the other limits held"
     if reach.held is not None:
-        held = _amount(target, reach.held, reach)
+        held = _needed(target, reach.held, reach)
         if reach.held_proven:
             return f"{limit} asked, at least {held} needed with the other limits held"
         return f"{limit} asked, {held} reached with the other limits held in the time allowed"
     if reach.alone is None:
         return f"{limit} asked; what can be reached was not found in the time allowed"
-    alone = _amount(target, reach.alone, reach)
+    alone = _needed(target, reach.alone, reach)
     why = "cannot be met themselves" if reach.held_proven else "were not met in the time allowed"
     return f"{limit} asked; the other limits {why}; without them {alone} can be reached"
 
 
-def _amount(target: str, units: int, reach: Reach, up: bool = True) -> str:
-    """An amount in the unit people write, so exact that a limit of that text can be met (rounded up)."""
+def _plain(target: str, value: float) -> float:
+    """A value as data: whole bytes and weights, milliseconds, loss."""
+    if target in COUNTED:
+        return int(value)
+    return 1e3 * value if target == "latency" else value
+
+
+def _written(target: str, value: float) -> str:
+    """A value in the unit people write."""
+    if target in COUNTED:
+        size = "" if target == "full_precision_weights" else " byte" if int(value) == 1 else " bytes"
+        rounded = f" ({format_bytes(value)})" if size and value >= 1000 else ""
+        return f"{int(value):,}{size}{rounded}"
+    return f"{1e3 * value:.5g} ms" if target == "latency" else f"{value:.5g}"
+
+
+def _needed(target: str, units: int, reach: Reach) -> str:
+    """An amount so exact that a limit of that text can be met: rounded up where rounding would fall short of it."""
     value = units * reach.resolution
-    if target in ("bytes", "memory"):
-        return f"{units:,} bytes ({value / 1e6:.3g} MB)"
-    if target == "full_precision_weights":
-        return f"{units:,}"
-    factor, unit = (1e3, " ms") if target == "latency" else (1.0, "")
-    text = f"{factor * value:.5g}"
-    # a limit typed in is loosened by a unit at least, see builder.py
-    if up and float(text) / factor < value - reach.resolution:
-        text = f"{factor * value * (1 + 1e-4):.5g}"
-    return text + unit
+    if target not in COUNTED:
+        factor = 1e3 if target == "latency" else 1.0
+        # a limit typed in is loosened by a unit at least, see builder.py
+        if float(f"{factor * value:.5g}") / factor < value - reach.resolution:
+            value *= 1 + 1e-4
+    return _written(target, value)

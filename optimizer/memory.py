@@ -1,5 +1,6 @@
 """Memory as resources: resident weights plus the values alive at one execution step, one resource per step that can
-be the fullest. The arena can be no smaller than the fullest step; plan.py checks what the planner makes of it."""
+be the fullest. The arena can be no smaller than the fullest step; packing.py sees to what
+the arena planner makes of it."""
 
 from __future__ import annotations
 
@@ -27,6 +28,15 @@ def resident_weight_bytes(network: Network, variants: Mapping[str, Variant]) -> 
     return layers + shift_bytes(network)
 
 
+def resident_costs(network: Network, allowed: Mapping[str, Sequence[Variant]]) -> dict[str, NDArray[np.int64]]:
+    """Bytes of each layer's weights in memory, one number per variant allowed."""
+    found = {}
+    for layer, variants in allowed.items():
+        shape = network.weight_shape(network.by_name[layer])
+        found[layer] = np.array([encoding_of(v).resident_bytes(shape, v) for v in variants], np.int64)
+    return found
+
+
 def shift_bytes(network: Network) -> int:
     """Bytes of the scales and shifts of separate batch norms: two float32 per channel."""
     return sum(8 * node.shape[0 if len(node.shape) == 3 else -1] for node in network if isinstance(node.op, ScaleShift))
@@ -49,10 +59,8 @@ def add_memory(
         builder.add_constant(name, constant + shift_bytes(network))
         for group in range(len(builder.groups)):
             builder.add_linear(name, group, costs[starts[group] : starts[group + 1]])
-        for layer, group in layers.items():
-            shape = network.weight_shape(network.by_name[layer])
-            resident = [encoding_of(variant).resident_bytes(shape, variant) for variant in allowed[layer]]
-            builder.add_linear(name, group, resident)
+        for layer, costs_of_layer in resident_costs(network, allowed).items():
+            builder.add_linear(name, layers[layer], costs_of_layer)
 
 
 def _fullest(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.kernels.artifact import layer_bytes
 from bitplan.network import Network
-from bitplan.optimizer.build_problem import Menu, Program, build_problem
+from bitplan.optimizer.build_problem import Menu, build_problem
 from bitplan.optimizer.infeasible import explain
+from bitplan.optimizer.packing import PackedSolver
 from bitplan.optimizer.predict import Predictor, predict
 from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.solution import Solution, Status
-from bitplan.optimizer.solvers import solve
 from bitplan.policies.policy import Certificate, Policy
 from bitplan.targets import Targets
 from bitplan.variant import FLOAT32, Variant
@@ -23,9 +22,6 @@ from bitplan.variant import FLOAT32, Variant
 if TYPE_CHECKING:
     from bitplan.profiles.device import DeviceProfile
     from bitplan.profiles.loss import LossProfile
-
-MOST_TIGHTENINGS = 10
-"""Times that the memory limit is tightened because the arena planner could not reach the bound of live values."""
 
 
 def plan(
@@ -42,44 +38,29 @@ def plan(
 ) -> Policy:
     """The best policy under the targets, with its predictions and the solver's certificate.
 
-    Raises InfeasibleError, explaining which limits conflict, if there is none; UsageError for a menu or profiles that
-    do not fit; BitplanError if no policy was found within `time_limit` seconds.
+    Raises InfeasibleError, explaining which limits conflict, if it is proven that there is none; UsageError for a menu
+    or profiles that do not fit; BitplanError if no policy was found within `time_limit` seconds.
     """
     begin = time.perf_counter()
     predictor = Predictor(network, loss_profile, device_profile, threads, batch)
-    memory = targets.memory
-    for _ in range(MOST_TIGHTENINGS):
-        tightened = replace(targets, memory=memory)
-        program = build_problem(
-            network,
-            menu,
-            tightened,
-            loss_profile=loss_profile,
-            device_profile=device_profile,
-            threads=threads,
-            batch=batch,
-        )
-        starts = [program.choices(variants) for variants in uniform_policies(network, program.menu).values()]
-        left = max(time_limit - (time.perf_counter() - begin), 0.1)
-        solution = solve(program.problem, time_limit=left, seed=seed, starts=starts)
-        if solution.choices is None and memory != targets.memory:
-            break
-        if solution.choices is None:
-            raise _no_policy(program, solution, time_limit, seed)
-        variants = program.variants(solution.choices)
-        resident = predictor.resident_bytes(variants)
-        if targets.memory is None or resident <= targets.memory:
-            settings = {"seed": seed, "time_limit": time_limit}
-            return predictor.policy(variants, targets, _certificate(program.problem, solution), settings)
-        assert memory is not None
-        memory -= resident - targets.memory
-        if memory <= 0:
-            break
-    raise InfeasibleError(
-        f"under the other limits, no policy was found whose arena fits into {targets.memory:,} bytes of memory with its "
-        f"weights, although the values alive at any one time would; one needs {resident:,} bytes. Raise the memory limit "
-        "to that"
+    program = build_problem(
+        network,
+        menu,
+        targets,
+        loss_profile=loss_profile,
+        device_profile=device_profile,
+        threads=threads,
+        batch=batch,
     )
+    packed = PackedSolver(program, predictor)
+    starts = [program.choices(variants) for variants in uniform_policies(network, program.menu).values()]
+    left = max(time_limit - (time.perf_counter() - begin), 0.1)
+    solution = packed.solve(program.problem, time_limit=left, seed=seed, starts=starts)
+    if solution.choices is None:
+        raise _no_policy(packed, solution, targets, time_limit, seed)
+    settings = {"seed": seed, "time_limit": time_limit}
+    certificate = _certificate(program.problem, solution)
+    return predictor.policy(program.variants(solution.choices), targets, certificate, settings)
 
 
 def uniform(
@@ -135,9 +116,20 @@ def _certificate(problem: Problem, solution: Solution) -> Certificate:
     )
 
 
-def _no_policy(program: Program, solution: Solution, time_limit: float, seed: int) -> BitplanError:
+def _no_policy(
+    packed: PackedSolver, solution: Solution, targets: Targets, time_limit: float, seed: int
+) -> BitplanError:
     if solution.status == Status.INFEASIBLE:
-        return InfeasibleError(explain(program.problem, time_limit=time_limit, seed=seed).text())
+        problem = packed.program.problem
+        found = explain(problem, time_limit=time_limit, seed=seed, solve=packed.solve, conflicts=True)
+        return InfeasibleError(found.text(), found.to_json())
+    seen = packed.smallest_seen
+    if targets.memory is not None and seen is not None:
+        return BitplanError(
+            f"no policy was found whose weights and arena fit into {targets.memory:,} bytes of memory, although the "
+            f"values alive at any one time would, and none was proven impossible; the smallest policy seen within the "
+            f"other limits needs {seen:,} bytes. Raise the memory limit to that, or the time limit of {time_limit:g} s"
+        )
     return BitplanError(
         f"no policy that meets the limits was found within {time_limit:g} s, and none was proven impossible; "
         "raise the time limit or the limits"

@@ -38,6 +38,15 @@ class Predictor:
     threads: int = 1
     batch: int = 1
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a loss profile of another network."""
+        measured = None if self.loss_profile is None else self.loss_profile.hashes.get("network")
+        if measured is not None and measured != self.network.content_hash:
+            raise UsageError(
+                f"the loss profile was measured on network {measured[:8]}, but this network is "
+                f"{self.network.content_hash[:8]}; measure a profile of this one with `optimize profile`"
+            )
+
     def loss(self, layer: str, variant: Variant) -> float | None:
         """The profiled loss increase of one layer; negative ones are noise and count as zero."""
         return None if self.loss_profile is None else max(self.loss_profile.loss(layer, variant), 0.0)
@@ -93,9 +102,8 @@ class Predictor:
                 latency = 1e3 * (seconds[node.name] + seconds.get(node.name + QUANTISE_SUFFIX, 0.0))
             size = layer_bytes(self.network, node, variant)
             layers.append(LayerPolicy(node.name, variant, size, latency, self.loss(node.name, variant)))
-        hashes = {"network": self.network.content_hash}
-        if self.loss_profile is not None:
-            hashes |= self.loss_profile.hashes
+        hashes = dict(self.loss_profile.hashes) if self.loss_profile is not None else {}
+        hashes["network"] = self.network.content_hash
         if self.device_profile is not None:
             hashes["device"] = self.device_profile.fingerprint.hash
         return Policy(

@@ -45,7 +45,8 @@ class Resource:
 
     linear: one array [options] per group; pairs: by (a, b) with a < b, one array [options of a, options of b];
     limit: the largest total allowed (None: no limit); target: the user's word for it, shared by all resources that
-    one limit or objective speaks of; resolution: what one integer unit is worth in `unit`.
+    one limit or objective speaks of; resolution: what one integer unit is worth in `unit`; asked: the limit as it was
+    stated, in `unit`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Resource:
     target: str = ""
     resolution: float = 1.0
     unit: str = ""
+    asked: float | None = None
 
     @cached_property
     def largest_total(self) -> int:

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from bitplan.optimizer.problem import Choices
 
+ROUNDING = 1e-9
+"""By what share of the objective a floating-point bound may end up above it."""
+
 
 class Status(StrEnum):
     """optimal: the bound equals the objective; feasible: a solution, and a bound that may be lower (the solver was
@@ -42,10 +45,11 @@ class Solution:
 def from_parts(
     choices: Choices | None, objective: int | None, bound: int | None, seconds: float, solver: str
 ) -> Solution:
-    """A solution whose status follows from its parts: optimal only where the bound has met the objective."""
+    """A solution whose status follows from its parts: optimal only where the bound has met the objective. A bound that
+    lies above it by more than rounding is wrong; it is kept as it is, so that `check` refuses the solution."""
     if choices is None or objective is None:
         return Solution(Status.UNKNOWN, None, None, bound, seconds, solver)
-    if bound is not None:
-        bound = min(bound, objective)
+    if bound is not None and objective < bound <= objective + ROUNDING * abs(objective):
+        bound = objective
     status = Status.OPTIMAL if bound == objective else Status.FEASIBLE
     return Solution(status, choices, objective, bound, seconds, solver)

@@ -75,6 +75,10 @@ class DeviceProfile:
     anchor: Latency
     entries: Mapping[StepKey, Latency] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.anchor.median:
+            raise ValueError("the anchor takes no time")
+
     def latency(self, key: StepKey) -> Latency:
         """Raises UsageError, naming the step and the remedy, if it was not measured."""
         try:
@@ -135,6 +139,8 @@ class DeviceProfile:
                 StepKey(*(row[name] for name in StepKey.__slots__)): Latency(*(row[name] for name in Latency.__slots__))
                 for row in table.to_pylist()
             }
+            if len(entries) != table.num_rows:
+                raise ValueError("a step is there twice")
             return DeviceProfile(Fingerprint.from_json(header["fingerprint"]), Latency(**header["anchor"]), entries)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{path}: holds an impossible entry ({error}); {REMEDY}") from error

@@ -12,6 +12,8 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 class Executor(Protocol):
+    """A loaded artifact that tells its steps and times itself. It warms nothing up: its first run finds cold caches."""
+
     @property
     def steps(self) -> Sequence[str]:
         """The names of the executor's steps, in the order in which they run."""

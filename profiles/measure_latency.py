@@ -37,19 +37,20 @@ from bitplan.profiles.samples import (
 )
 from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input
 from bitplan.profiles.steps import StepKey, all_keys, policy_steps
-from bitplan.variant import Variant
 
 ROUNDS = 30
 VISIT_SECONDS = 0.01
 FEWEST_RUNS, MOST_RUNS = 3, 20
 """Runs of a visit: as many as fit into VISIT_SECONDS, within these."""
 GROUP_BYTES = 256 << 20
-GROUP_POLICIES = 12
-"""Policies that are loaded at the same time: at most so many, of at most so many bytes together (at least one)."""
+FEWEST_POLICIES, MOST_POLICIES = 4, 12
+GROUP_SECONDS = 10.0
+"""Policies that are loaded at the same time and visited in turn, of at most GROUP_BYTES together (at least one): as many
+as GROUP_SECONDS suffice for, since a group is what an interruption loses, but within these numbers. Fewer would not
+spread drift well, so the last group takes up to three more rather than leaving them alone. Four policies take
+GROUP_SECONDS where a run takes about 20 ms, and proportionally more in slower networks."""
 
 __all__ = ["measure", "measure_anchor"]
-
-_Loadable = tuple[dict[str, Variant], bytes]
 
 Progress = Callable[[int, int], None]
 """Is told how many of how many visits are done."""
@@ -62,15 +63,20 @@ class _Visited:
     keys: tuple[StepKey, ...]
     executor: Executor
     inputs: Inputs
+    size: int
+    """Bytes of the artifact."""
     runs: int = FEWEST_RUNS
+    visit_seconds: float = 0.0
+    """Expected duration of a visit."""
     times: list[NDArray[np.float64]] = field(default_factory=list)
     anchors: list[list[float]] = field(default_factory=list)
     """What the anchor took at each visit, in seconds."""
 
-    def warm_up(self) -> None:
+    def warm_up(self, anchor: Anchor) -> None:
         """Two runs; the second tells how many fit into a visit."""
         seconds = float(self.executor.time_steps(self.inputs, 2)[1].sum())
         self.runs = min(max(math.ceil(VISIT_SECONDS / max(seconds, 1e-9)), FEWEST_RUNS), MOST_RUNS)
+        self.visit_seconds = (self.runs + 1) * seconds + sum(anchor.time())
 
     def visit(self, anchor: Anchor) -> None:
         self.anchors.append(anchor.time())
@@ -102,8 +108,8 @@ def measure(
 ) -> DeviceProfile:
     """The profile with every step that a policy of the menu can execute; steps that `profile` has are not timed again.
 
-    `save` is called with the profile so far after each group of policies, so that an interrupted measurement goes on
-    where it was. `isa` forces a level of kernels; `load` and `fingerprint` stand in for the runtime and this machine.
+    `save` is called with the profile so far after each group of policies, about every GROUP_SECONDS, so that an
+    interrupted measurement goes on where it was. `isa` forces a level of kernels; `load` and `fingerprint` stand in for the runtime and this machine.
     Raises UsageError if `profile` was measured on another machine or with other kernels.
     """
     here = fingerprint or this_machine(isa)
@@ -128,12 +134,17 @@ def measure(
         if progress:
             progress(done, len(policies) * rounds)
 
-    for group in _groups((policy, stand_in_artifact(network, policy, batch)) for policy in policies):
-        visited = [
-            _Visited(_checked_keys(executor, policy_steps(network, policy, threads, batch)), executor, inputs)
-            for policy, artifact in group
-            for executor in [load(artifact, threads)]
-        ]
+    def loaded() -> Iterator[_Visited]:
+        for policy in policies:
+            artifact = stand_in_artifact(network, policy, batch)
+            executor = load(artifact, threads)
+            keys = _checked_keys(executor, policy_steps(network, policy, threads, batch))
+            one = _Visited(keys, executor, inputs, len(artifact))
+            with foreground():  # here too: threads start in the first run and keep the priority they start with
+                one.warm_up(anchor)
+            yield one
+
+    for visited in _groups(loaded(), len(policies), rounds):
         _visit_in_turn(visited, anchor, rounds, count_visit)
         profile = profile or DeviceProfile(here, calm_level([visit for one in visited for visit in one.anchors]))
         for one in visited:
@@ -150,9 +161,6 @@ def measure(
 def _visit_in_turn(visited: Sequence[_Visited], anchor: Anchor, rounds: int, count: Callable[[], None]) -> None:
     """Visits every policy and the anchor in each round, in changing order."""
     shuffle = random.Random(0)
-    for one in visited:
-        with foreground():  # here too: threads start in the first run and keep the priority they start with
-            one.warm_up()
     for _ in range(rounds):
         for one in shuffle.sample(visited, len(visited)):
             with foreground():
@@ -167,15 +175,17 @@ def _checked_keys(executor: Executor, steps: Mapping[str, StepKey]) -> tuple[Ste
     return tuple(steps.values())
 
 
-def _groups(artifacts: Iterable[_Loadable]) -> Iterator[list[_Loadable]]:
-    """Splits them, in order, into groups small enough to be loaded together."""
-    group: list[_Loadable] = []
-    size = 0
-    for policy, artifact in artifacts:
-        if group and (len(group) == GROUP_POLICIES or size + len(artifact) > GROUP_BYTES):
+def _groups(policies: Iterable[_Visited], count: int, rounds: int) -> Iterator[list[_Visited]]:
+    """Splits the `count` policies, in order, into groups that may be loaded together and do not take too long."""
+    group: list[_Visited] = []
+    for index, one in enumerate(policies):
+        together = [*group, one]
+        seconds = rounds * sum(member.visit_seconds for member in together)
+        enough = min(len(group), count - index) >= FEWEST_POLICIES
+        too_many = len(together) > MOST_POLICIES or seconds > GROUP_SECONDS
+        if group and (sum(member.size for member in together) > GROUP_BYTES or (enough and too_many)):
             yield group
-            group, size = [], 0
-        group.append((policy, artifact))
-        size += len(artifact)
+            together = [one]
+        group = together
     if group:
         yield group

@@ -21,11 +21,12 @@ from bitplan.profiles.device import Latency
 RUNS = 200
 """Fewest runs that a median which claims something is taken over."""
 SECONDS = 60.0
-"""Slow networks are timed for so long only, even if that means fewer runs."""
+"""Slow networks are timed for so long only: one that takes more than about 0.1 s gets fewer runs than RUNS. How many
+there were is in `Latency.samples`."""
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredLatency:
+class TimedArtifact:
     """Seconds of one inference and of the anchor between those inferences, while the machine was least busy; and of
     one inference over all runs, busy or not."""
 
@@ -41,9 +42,10 @@ def measure_policy(
     runs: int = RUNS,
     threads: int = 1,
     seconds: float = SECONDS,
-) -> MeasuredLatency:
+) -> TimedArtifact:
     """Times `runs` inferences of an artifact on raw inputs (by name, batch first) in a fresh process, warmed up and in
-    turn with the anchor. Raises BitplanError with the child's last words if it fails."""
+    turn with the anchor; fewer where they do not fit into `seconds`. Raises BitplanError with the child's last words
+    if it fails."""
     with tempfile.TemporaryDirectory(prefix="bitplan-") as folder:
         path = Path(folder) / "policy.artifact"
         if isinstance(artifact, bytes):
@@ -52,11 +54,12 @@ def measure_policy(
             path = artifact
         arrays = Path(folder) / "inputs.safetensors"
         save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, arrays)
-        command = [sys.executable, "-m", "bitplan.profiles.time_artifact", str(path), str(arrays)]
+        # -P: no module of the current folder takes the place of one of ours (PYTHONPATH still counts).
+        command = [sys.executable, "-P", "-m", "bitplan.profiles.time_artifact", str(path), str(arrays)]
         command += ["--runs", str(runs), "--threads", str(threads), "--seconds", str(seconds)]
         child = subprocess.run(command, check=False, capture_output=True, text=True)
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
         raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")
     result = json.loads(child.stdout)
-    return MeasuredLatency(**{name: Latency(**quantiles) for name, quantiles in result.items()})
+    return TimedArtifact(**{name: Latency(**quantiles) for name, quantiles in result.items()})

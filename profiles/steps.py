@@ -30,6 +30,14 @@ class StepKey:
     threads: int
     batch: int
 
+    def __post_init__(self) -> None:
+        if not (self.signature and self.variant):
+            raise ValueError(f"a step needs a signature and a variant, not {self}")
+        if self.output not in (F32, U8):
+            raise ValueError(f"a step writes {F32} or {U8}, not {self.output!r}")
+        if self.threads < 1 or self.batch < 1:
+            raise ValueError(f"a step runs on at least one thread and one image, not {self}")
+
     def __str__(self) -> str:
         return f"{self.signature} | {self.variant} -> {self.output} | threads {self.threads}, batch {self.batch}"
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from bitplan.profiles.anchor import Anchor, calm_level
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
 from bitplan.profiles.foreground import foreground
-from bitplan.profiles.measure_policy import RUNS, SECONDS, MeasuredLatency
+from bitplan.profiles.measure_policy import RUNS, SECONDS, TimedArtifact
 from bitplan.profiles.samples import calmer_half, summary
 
 VISITS = 20
@@ -28,7 +28,7 @@ FEWEST_RUNS = 3
 WARM_UP_SECONDS = 0.3
 
 
-def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float) -> MeasuredLatency:
+def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float) -> TimedArtifact:
     """Times at least `runs` runs (fewer if that takes longer than `seconds`) in visits between which the anchor is
     timed; the first run of a visit is left out, since it finds the anchor's data in the caches. There are twice as many
     visits as it takes, and the half counts during which the anchor was fastest: the machine was least busy then."""
@@ -47,7 +47,7 @@ def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, 
             anchors.append(anchor.time())
             totals.append(executor.time_runs(inputs, per_visit + 1)[1:].tolist())
     calm = calmer_half(anchors)
-    return MeasuredLatency(
+    return TimedArtifact(
         summary([total for visit in calm for total in totals[visit]]),
         calm_level(anchors),
         summary([total for visit in totals for total in visit]),

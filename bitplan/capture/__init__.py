@@ -7,6 +7,7 @@ random number) shows as a difference on other inputs of other batch sizes, and i
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["capture"]
 
 LARGEST_BATCH = 8
 """Images of the example that are looked at."""
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def capture(
@@ -37,18 +39,20 @@ def capture(
     path, inputs by the forward arguments, outputs without weights `output`, `output_1` and so on in order.
 
     Raises UnsupportedError for what cannot be executed faithfully (naming the operation, the module path and what can
-    be done), DataError for unusable example or weights, UsageError where the arguments are not what they should be.
+    be done), DataError for unusable example or weights, or if the module cannot take the example; UsageError where the arguments are not what they should be.
     """
     _check_module(module)
     preprocessing = preprocessing or Preprocessing()
     examples = example if isinstance(example, tuple) else (example,)
     _check_examples(examples, preprocessing)
+    _check_arguments(module, examples)
     frozen = _frozen_copy(module)
     _check_weights(frozen)
     examples = tuple(x[:LARGEST_BATCH].detach().cpu().clone() for x in examples)
     # A batch of one hides where the batch goes: any axis of size one could be it.
     examples = tuple(torch.cat([x, x]) for x in examples) if len(examples[0]) == 1 else examples
     with torch.no_grad():
+        _check_takes(_frozen_copy(module), examples)  # another copy: running may change what a module keeps
         draft = lower(trace(frozen, examples, LOWERINGS), frozen)
         simplify(draft)
         network, weights = draft.finish()
@@ -79,6 +83,50 @@ def _check_examples(examples: tuple[Tensor, ...], preprocessing: Preprocessing) 
                 f"preprocessing has {channels} channels, but example {index} has shape {tuple(x.shape)}; preprocessing "
                 "applies to every input, so give one mean and std per channel of [N, C, H, W]"
             )
+
+
+def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # not written in Python
+    try:
+        signature.bind(*examples)
+    except TypeError as error:
+        required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
+        inputs = "1 input" if len(required) == 1 else f"{len(required)} inputs"
+        given = "1 example was" if len(examples) == 1 else f"{len(examples)} examples were"
+        raise UsageError(
+            f"{type(module).__name__}.forward takes {inputs} ({', '.join(required) or 'none'}), but {given} "
+            "given; pass capture one example per positional argument, as a tuple (the command line knows networks of "
+            "one input only)"
+        ) from error
+
+
+def _check_takes(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    """Runs the plain module, so that what is its own fault, or the example's, is not put down to tracing."""
+    try:
+        module(*(x.clone() for x in examples))
+    except Exception as error:
+        if _runs(module, tuple(x[:1] for x in examples)):
+            raise UnsupportedError(
+                f"the network takes one image but not {len(examples[0])} ({_first_line(error)}); it must work for any "
+                "batch size: write x.flatten(1) or x.view(x.size(0), -1) instead of fixed numbers"
+            ) from error
+        shapes = " and ".join(str(tuple(x.shape[1:])) for x in examples)
+        raise DataError(
+            f"the network itself cannot take an input of shape {shapes} (batch left out): {type(error).__name__}: "
+            f"{_first_line(error)}; check the shape and the channels of --data, or the input_shape that the model's "
+            "function returns"
+        ) from error
+
+
+def _runs(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    try:
+        module(*(x.clone() for x in inputs))
+    except Exception:  # noqa: BLE001 - the user's code may raise anything
+        return False
+    return True
 
 
 def _frozen_copy(module: nn.Module) -> nn.Module:

@@ -92,7 +92,6 @@ REFUSED = {
         "cannot be traced|sub-program|not supported",
     ),
     "a number taken out": (Function(lambda x: x * x.max().item()), "cannot be traced|not supported|max"),
-    "an error in forward": (Function(lambda x: x.view(2, 5, -1)), "cannot be traced"),
 }
 
 
@@ -167,6 +166,70 @@ def test_an_output_that_is_not_finite():
 def test_weights_of_another_format():
     with pytest.raises(UnsupportedError, match=r"'weight' is torch.float64.*\.float\(\)"):
         capture(nn.Conv2d(4, 4, 3).double(), X)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "reason"),
+    [
+        (nn.Conv2d(3, 8, 3), X[:, :1], r"shape \(1, 6, 6\) \(batch left out\): RuntimeError: .*3 channels"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), X, r"shape \(4, 6, 6\) .*cannot be multiplied"),
+        (Function(lambda x: x.view(2, 5, -1)), X, r"shape \(4, 6, 6\) .*invalid for input of size 288"),
+    ],
+)
+def test_an_example_that_the_network_itself_cannot_take_is_not_put_down_to_tracing(module, example, reason):
+    with pytest.raises(DataError, match=f"the network itself cannot take .*{reason}.*--data.*input_shape") as caught:
+        capture(module, example)
+    assert "trace" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("example", [X, X[:1]])
+def test_a_network_for_one_image_only(example):
+    with pytest.raises(UnsupportedError, match=r"takes one image but not 2 .*write x\.flatten\(1\)"):
+        capture(Function(lambda x: x.view(1, 144)), example)
+
+
+def test_checking_the_example_leaves_no_trace_in_the_module():
+    """A value that forward keeps from its first run must come from tracing, not from the check before."""
+
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 2, 1)
+            self.runs = 0
+
+        def forward(self, x):
+            self.runs += 1
+            return self.conv(x) * self.runs
+
+    module = Keeps()
+    with pytest.raises(UnsupportedError, match="differs"):
+        capture(module, X)
+    assert module.runs == 0
+
+
+class Two(nn.Module):
+    def forward(self, image, mask, *, scale=1.0):
+        return image * scale + mask
+
+
+class KeywordOnly(nn.Module):
+    def forward(self, image, *, scale):
+        return image * scale
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "message"),
+    [
+        (Two(), X, r"Two\.forward takes 2 inputs \(image, mask\), but 1 example was given"),
+        (Two(), (X, X, X), "takes 2 inputs .* but 3 examples were given"),
+        (KeywordOnly(), X, r"takes 2 inputs \(image, scale\), but 1 example was given"),
+        (nn.ReLU(), (X, X), r"takes 1 input \(input\), but 2 examples were given"),
+    ],
+)
+def test_another_number_of_inputs_than_examples(module, example, message):
+    with pytest.raises(UsageError, match=message):
+        capture(module, example)
 
 
 EXAMPLES = {

@@ -44,6 +44,17 @@ def build_nan():
     return module, info
 
 
+class Two(Tiny):
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores, torch.sigmoid(scores)
+
+
+def build_two():
+    torch.manual_seed(1)
+    return Two(), {"mean": [127.5] * 3, "std": [64.0] * 3, "input_shape": (3, 8, 8)}
+
+
 class Odd(nn.Module):
     def forward(self, x):
         return torch.fft.fft2(x).real.mean((2, 3))
@@ -55,6 +66,10 @@ def build_unsupported():
 
 def worst(outputs, labels):
     return 0.25
+
+
+def not_finite(outputs, labels):
+    return float("nan")
 """
 
 

@@ -33,6 +33,8 @@ SUBJECT = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings",
         (["--config", "none.yaml"], 2, "none.yaml"),
         (["--weights", "none.safetensors"], 1, "none.safetensors"),
         (["--mean", "1,2", "--std", "1"], 2, "mean"),
+        (["--max-drop", "1%", "--dry-run"], 2, "--max-drop"),
+        (["--metric", "tiny_network:not_finite", "--budget", "3kB"], 2, "nan"),
     ],
 )
 def test_wrong_options(command: Command, arguments: list[str], code: int, complaint: str) -> None:
@@ -77,10 +79,44 @@ def test_wrong_data(command: Command, folder: Path, arrays: dict[str, np.ndarray
 
 
 def test_infeasible_targets_say_what_can_be_reached(command: Command) -> None:
-    called = command(*SUBJECT, "--budget", "100", "--target-latency", "1us")
+    called = command(*SUBJECT, "--budget", "100", "--target-latency", "1us", "--json")
     assert called.code == 3
     assert "latency" in called.err
     assert "100" in called.err
+    assert called.json["status"] == "infeasible"
+    assert called.json["message"] in called.err
+
+
+def test_labels_must_be_classes_of_the_network(command: Command, folder: Path) -> None:
+    np.savez(folder / "labels.npz", x=np.zeros((16, 3, 8, 8), np.uint8), y=np.arange(16))
+    called = command("--model", "tiny_network:build", "--data", "labels.npz", "--budget", "3kB")
+    assert called.code == 1
+    assert "0..3" in called.err
+
+
+def test_options_that_would_do_nothing_are_refused(command: Command) -> None:
+    assert "--model" in command("--weights", "some.safetensors").err
+    called = command("plan", "anywhere", "--max-drop", "1%")
+    assert called.code == 2
+    assert "--max-loss" in called.err
+
+
+def test_a_drop_needs_a_classifier_or_a_metric(command: Command) -> None:
+    called = command("--model", "tiny_network:build_two", "--data", "data.npz", "--max-drop", "1%")
+    assert called.code == 2
+    assert "--metric" in called.err
+
+
+def test_a_loss_profile_of_another_network_is_refused_and_kept(command: Command, folder: Path) -> None:
+    command("profile", *SUBJECT, "-o", "stored")
+    before = (folder / "stored" / "loss.arrow").read_bytes()
+    called = command(
+        "--model", "tiny_network:build_two", "--data", "data.npz", "--budget", "3kB",
+        "--loss-profile", "stored/loss.arrow",
+    )  # fmt: skip
+    assert called.code == 2
+    assert "another network" in called.err
+    assert (folder / "stored" / "loss.arrow").read_bytes() == before
 
 
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command: Command, folder: Path) -> None:

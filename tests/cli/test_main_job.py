@@ -117,6 +117,32 @@ def test_an_edited_policy_is_realised(tiny: Command, command: Command, folder: P
     assert called.json["file_bytes"] == (folder / "edited" / "network.bitplan").stat().st_size
 
 
+def test_an_edited_policy_is_judged_by_its_own_targets(tiny: Command, command: Command, folder: Path) -> None:
+    tiny("--budget", "3kB", "-o", "out")
+    path = folder / "out" / "policy.json"
+    content = json.loads(path.read_text())
+    for layer in content["layers"]:
+        layer["encoding"] = "int8"
+    path.write_text(json.dumps(content))
+    subject = ["--model", "tiny_network:build", "--data", "data.npz", "-o", "edited", "--json"]
+    missed = command("realise", str(path), *subject)
+    assert missed.code == 4
+    assert "3000" in missed.json["misses"][0]
+    assert missed.json["predicted_file_bytes"] == missed.json["file_bytes"]
+    assert command("realise", str(path), *subject, "--budget", "5kB").code == 0
+
+
+def test_a_network_with_two_outputs_is_planned_by_squared_error(command: Command) -> None:
+    called = command(
+        "--model", "tiny_network:build_two", "--data", "data.npz", "--encodings", "int8,binary",
+        "--budget", "3kB", "--compare", "none", "--json",
+    )  # fmt: skip
+    assert called.code == 0, called.err
+    assert called.json["agreement"] is None
+    assert "accuracy" not in called.json
+    assert called.json["loss"]["measured"] > 0
+
+
 def test_profile_then_plan_without_network_or_images(command: Command, folder: Path) -> None:
     subject = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings", "int8,int4,binary"]
     assert command("profile", *subject, "-o", "stored").code == 0
