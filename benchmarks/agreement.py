@@ -50,7 +50,7 @@ def compare(case: Case, images: int, isa: str | None) -> list[dict[str, object]]
     for name, variants in policies(case).items():
         carried = realise(case.network, case.weights, case.calibration[:128], variants)
         data = pack_artifact(case.network, case.weights, carried.layers, carried.ranges, planned_batch=case.batch)
-        runtime = Runtime.from_bytes(data, threads=2, isa=isa)
+        runtime = Runtime.from_bytes(data, threads=1, isa=isa)
         ours = outputs_of(runtime_run(runtime), test, case.batch)[first]
         theirs = simulated(simulator, test, case.batch, carried.layers, carried.ranges)
         differing = int((ours.argmax(1) != theirs.argmax(1)).sum())

@@ -57,23 +57,24 @@ def activate(activation: Activation, x: Tensor) -> Tensor:
             return x
 
 
-def _finish(y: Tensor, residual: Tensor | None, activation: Activation) -> Tensor:
+def finish(y: Tensor, residual: Tensor | None, activation: Activation) -> Tensor:
+    """activation(y [+ residual]), in place."""
     return activate(activation, y if residual is None else y.add_(residual))
 
 
-def convolve(op: Conv2d, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+def convolve(op: Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """activation(conv(x) + bias [+ residual])."""
     top, bottom, left, right = op.padding
     if top == bottom and left == right:
         y = F.conv2d(x, weight, bias, op.stride, (top, left), op.dilation, op.groups)
     else:
         y = F.conv2d(_pad(x, op.padding), weight, bias, op.stride, 0, op.dilation, op.groups)
-    return _finish(y, residual, op.activation)
+    return finish(y, residual, op.activation)
 
 
-def dense(op: Linear, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+def dense(op: Linear, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """activation(x weight' + bias [+ residual])."""
-    return _finish(F.linear(x, weight, bias), residual, op.activation)
+    return finish(F.linear(x, weight, bias), residual, op.activation)
 
 
 def scale_shift(op: ScaleShift, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

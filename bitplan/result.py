@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from bitplan.evaluate import Evaluation
 from bitplan.network import Network
@@ -120,7 +120,7 @@ class Result:
         outcomes = [*self.comparison, *([self.outcome] if self.outcome else [])]
         metric = next((o.evaluation.loss_metric for o in outcomes if o.evaluation), "kl")
         labelled = any(o.evaluation and o.evaluation.accuracy is not None for o in outcomes)
-        table = Table("network", title="measured on this machine", title_style="bold")
+        table = Table(Column("network", no_wrap=True), title="measured on this machine", title_style="bold")
         for heading in (
             "file",
             "predicted ms",

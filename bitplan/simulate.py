@@ -7,6 +7,7 @@ the value itself stays the f32 number its node made, so it can be kept, compared
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 from bitplan.encodings import EncodedLayer
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import Formats, Range, derive_formats
-from bitplan.network import SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
-from bitplan.operations import convolve, dense, execute, scale_shift, shared
+from bitplan.network import IDENTITY, SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
+from bitplan.operations import convolve, dense, execute, finish, scale_shift, shared
 from bitplan.variant import FLOAT32, U8
 
 Array = np.ndarray | Tensor
@@ -106,13 +107,18 @@ class Simulator:
         )
 
     @torch.inference_mode()
-    def node(self, node: Node, inputs: Sequence[Tensor], layer: EncodedLayer | None = None) -> Tensor:
+    def node(
+        self, node: Node, inputs: Sequence[Tensor], layer: EncodedLayer | None = None, held: Range | None = None
+    ) -> Tensor:
         """One node's value from its inputs, already in the format in which it reads them; a Conv2d or Linear adds
-        its second input, if given one, as the residual."""
+        its second input, if given one, as the residual. With `held`, the range of its first input, a layer that reads
+        u8 computes as the runtime does, sum by sum; without, the same up to rounding."""
         if isinstance(node.op, ScaleShift):
             return scale_shift(node.op, inputs[0], *self._weights[node.name])
         if not isinstance(node.op, Conv2d | Linear):
             return execute(node, inputs)
+        if layer is not None and held is not None:
+            return _integer_layer(node, inputs, layer, held)
         weight, bias = self._weights[node.name] if layer is None else _encoded_tensors(node, layer)
         residual = inputs[1] if len(inputs) > 1 else None
         if isinstance(node.op, Conv2d):
@@ -142,7 +148,10 @@ class Simulator:
                 value = _take(given, node.name, node.name)
             else:
                 inputs = [self._read(name, node, formats, ranges, live, quantised) for name in node.inputs]
-                value = self.node(node, inputs, layers.get(node.name))
+                layer = layers.get(node.name)
+                whole = layer is not None and formats.read[node.name] == U8
+                held = self._range(node.inputs[0], formats, ranges) if whole else None
+                value = self.node(node, inputs, layer, held)
                 del inputs
             if node.name in keep:
                 kept[node.name] = value
@@ -224,6 +233,29 @@ def _tensors(node: Node, weights: Weights) -> tuple[Tensor, Tensor]:
             raise DataError(f"the weights lack {name!r}")
     first, second = (_float32(weights[name]) for name in _array_names(node))
     return first.contiguous(memory_format=torch.channels_last) if first.ndim == 4 else first, second
+
+
+def _integer_layer(node: Node, inputs: Sequence[Tensor], layer: EncodedLayer, held: Range) -> Tensor:
+    """A layer over 8-bit activations in the runtime's order: sums of code x level, exact in float32 below 2^24, then one
+    multiplier and one bias per channel, rounded where the runtime rounds. Values near a rounding threshold would
+    otherwise fall on different sides now and then."""
+    scale = np.float32(held.scale)
+    codes = (inputs[0] * float(np.float32(1) / scale)).round_()  # q - zero_point: what is read are multiples of scale
+    ratios = shared(layer.ratios)
+    sums = layer.levels.reshape(len(layer.scale), -1).sum(1, dtype=np.float64)
+    multiplier = layer.scale * scale
+    bias = (layer.bias.astype(np.float64) - held.zero_point * sums * multiplier).astype(np.float32)
+    per_channel = (-1, 1, 1) if isinstance(node.op, Conv2d) else (-1,)
+    offset, factor, shift = (
+        torch.from_numpy(np.asarray(values, np.float32)).view(per_channel)
+        for values in (held.zero_point * sums, multiplier, bias)
+    )
+    if isinstance(node.op, Conv2d):
+        weight = ratios.contiguous(memory_format=torch.channels_last)
+        y = convolve(replace(node.op, activation=IDENTITY), codes, weight, None)
+    else:
+        y = dense(Linear(), codes, ratios.reshape(len(ratios), -1), None)
+    return finish(y.add_(offset).mul_(factor).add_(shift), inputs[1] if len(inputs) > 1 else None, node.activation)
 
 
 def _encoded_tensors(node: Node, layer: EncodedLayer) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -105,28 +106,30 @@ def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
 
 def _check_takes(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
     """Runs the plain module, so that what is its own fault, or the example's, is not put down to tracing."""
-    try:
-        module(*(x.clone() for x in examples))
-    except Exception as error:
-        if _runs(module, tuple(x[:1] for x in examples)):
-            raise UnsupportedError(
-                f"the network takes one image but not {len(examples[0])} ({_first_line(error)}); it must work for any "
-                "batch size: write x.flatten(1) or x.view(x.size(0), -1) instead of fixed numbers"
-            ) from error
-        shapes = " and ".join(str(tuple(x.shape[1:])) for x in examples)
-        raise DataError(
-            f"the network itself cannot take an input of shape {shapes} (batch left out): {type(error).__name__}: "
-            f"{_first_line(error)}; check the shape and the channels of --data, or the input_shape that the model's "
-            "function returns"
+    error = _failure(module, examples)
+    if error is None:
+        return
+    if _failure(module, tuple(x[:1] for x in examples)) is None:
+        raise UnsupportedError(
+            f"the network takes one image but not {len(examples[0])} ({_first_line(error)}); it must work for any batch "
+            "size: write x.flatten(1) or x.view(x.size(0), -1) instead of fixed numbers"
         ) from error
+    shapes = " and ".join(str(tuple(x.shape[1:])) for x in examples)
+    raise DataError(
+        f"the network itself cannot take an input of shape {shapes} (batch left out): {type(error).__name__}: "
+        f"{_first_line(error)}; check the shape and the channels of --data, or the input_shape that the model's function "
+        "returns"
+    ) from error
 
 
-def _runs(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+def _failure(module: nn.Module, inputs: tuple[Tensor, ...]) -> Exception | None:
     try:
-        module(*(x.clone() for x in inputs))
-    except Exception:  # noqa: BLE001 - the user's code may raise anything
-        return False
-    return True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module(*(x.clone() for x in inputs))
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        return error
+    return None
 
 
 def _frozen_copy(module: nn.Module) -> nn.Module:

@@ -47,9 +47,15 @@ class EncodedLayer:
         """The weight that the runtime computes with, float32 [out, in / groups, height, width]."""
         if self.variant.activation == F32:
             return self.values
+        return self.ratios * self.scale.reshape(-1, 1, 1, 1)
+
+    @cached_property
+    def ratios(self) -> FloatArray:
+        """Levels with the kept ratios in their places, float32 [out, in / groups, height, width]: what the runtime
+        multiplies 8-bit activations with before it scales a channel's sum. Not for float32 layers."""
         ratios = self.levels.astype(np.float32)
         ratios.reshape(-1)[self.kept_positions] = self.kept_ratios
-        return ratios * self.scale.reshape(-1, 1, 1, 1)
+        return ratios
 
     def corrected(self, gain: FloatArray, bias: FloatArray) -> EncodedLayer:
         """The same codes with scale multiplied by `gain` [out] (positive) and the given bias [out]; float32

@@ -31,6 +31,8 @@ class CpSat(Solver):
         solver.parameters.random_seed = seed
         solver.parameters.num_workers = 1  # deterministic, and one core is left to whoever else plans
         solver.parameters.linearization_level = 2
+        # OR-Tools 9.15 loses optimal solutions in this part of its presolve (github.com/google/or-tools/issues/5293)
+        solver.parameters.presolve_inclusion_work_limit = 0
         solver.parameters.catch_sigint_signal = False
         status = interruptible(lambda: solver.solve(model), solver.stop_search)
         seconds = time.perf_counter() - begin

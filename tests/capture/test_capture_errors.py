@@ -189,25 +189,6 @@ def test_a_network_for_one_image_only(example):
         capture(Function(lambda x: x.view(1, 144)), example)
 
 
-def test_checking_the_example_leaves_no_trace_in_the_module():
-    """A value that forward keeps from its first run must come from tracing, not from the check before."""
-
-    class Keeps(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(4, 2, 1)
-            self.runs = 0
-
-        def forward(self, x):
-            self.runs += 1
-            return self.conv(x) * self.runs
-
-    module = Keeps()
-    with pytest.raises(UnsupportedError, match="differs"):
-        capture(module, X)
-    assert module.runs == 0
-
-
 class Two(nn.Module):
     def forward(self, image, mask, *, scale=1.0):
         return image * scale + mask

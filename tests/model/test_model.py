@@ -147,6 +147,24 @@ def test_tensors_that_do_not_fit_are_listed() -> None:
     )
 
 
+def test_a_checkpoint_with_code_in_it_is_refused_in_plain_words() -> None:
+    torch.save({"weights": Path("somewhere")}, "net.pt")
+    with pytest.raises(
+        DataError, match=r"net\.pt: .*Unsupported .*GLOBAL .*[Pp]ath.*Save the state dict alone"
+    ) as caught:
+        load_model("their_model:build", Path("net.pt"))
+    assert str(caught.value).isprintable(), "neither colours nor lines"
+    assert "trust" not in str(caught.value), "nobody is told how to run the code"
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, b"PK\x03\x04" + bytes(50)])
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(content: bytes) -> None:
+    Path("net.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"net\.pt: cannot be read as plain tensors .*: \w+") as caught:
+        load_model("their_model:build", Path("net.pt"))
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(value: float) -> None:
     state = trained()

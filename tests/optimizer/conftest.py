@@ -147,7 +147,7 @@ def make_case(seed: int, *, nodes: int = 9, layers: int = 4, variants: Sequence[
         for name, allowed in menu.items()
         for variant in allowed
     }
-    loss = LossProfile("kl", dict.fromkeys(HASHES, "0"), increases)
+    loss = LossProfile("kl", {**dict.fromkeys(HASHES, "0"), "network": network.content_hash}, increases)
     entries = {}
     for key in all_keys(network, menu, 2, 3):
         median = 1e-5 * (0.2 + (zlib.crc32(f"{seed} {key}".encode()) % 1000) / 1000)

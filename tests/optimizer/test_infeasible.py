@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -73,8 +74,8 @@ def test_a_conflict_of_two_names_both_and_leaves_out_the_third() -> None:
     explanation = explained(two_limits(200, 2e-3))
     assert explanation.conflict == ("bytes", "latency")
     text = explanation.text()
-    assert "no policy of this menu meets all of: file size at most 200 bytes (0.0002 MB); latency at most 2 ms" in text
-    assert "file size: 200 bytes (0.0002 MB) asked, at least 400 bytes (0.0004 MB) needed" in text
+    assert "no policy of this menu meets all of: file size at most 200 bytes; latency at most 2 ms" in text
+    assert "file size: 200 bytes asked, at least 400 bytes needed" in text
     assert "latency: 2 ms asked, at least 4 ms needed with the other limits held" in text
     assert "predicted loss: 5 asked; the other limits cannot be met themselves; without them 0 can be reached" in text
     assert "Raise one of these limits" in text
@@ -96,3 +97,34 @@ def test_limits_that_can_be_met_are_no_conflict() -> None:
 @pytest.mark.parametrize(("latency", "words"), [(0.9999949e-3, "at least 1 ms"), (1e-9, "at least 1 ms")])
 def test_amounts_needed_are_rounded_up(latency: float, words: str) -> None:
     assert words in explained(two_limits(1000, latency)).text()
+
+
+def test_amounts_are_written_as_people_would() -> None:
+    builder = ProblemBuilder()
+    builder.add_group("conv", ["int8"])
+    for name, limit, cost in (("bytes", 1.0, 12_345.0), ("memory", 999.0, 1e6)):
+        builder.add_resource(name, counted=True, limit=limit)
+        builder.add_linear(name, 0, [cost])
+    builder.add_resource("loss", limit=0.0)
+    builder.add_linear("loss", 0, [0.125])
+    text = explained(builder.build("loss")).text()
+    assert (
+        "file size: 1 byte asked; the other limits cannot be met themselves; without them 12,345 bytes (12.3 kB)"
+        in text
+    )
+    assert "memory: 999 bytes asked" in text and "1,000,000 bytes (1 MB) can be reached" in text
+    assert "predicted loss: 0 asked" in text and "without them 0.125 can be reached" in text
+
+
+def test_an_explanation_as_data_names_conflict_and_reach_in_bytes_milliseconds_and_loss() -> None:
+    plain = explained(two_limits(200, 2e-3)).to_json()
+    assert json.loads(json.dumps(plain)) == {
+        "conflict": ["bytes", "latency"],
+        "limits": {
+            "bytes": {"asked": 200, "smallest": 400},
+            "latency": {"asked": 2.0, "smallest": pytest.approx(4.0)},
+            "loss": {"asked": 5.0, "smallest": 0.0},
+        },
+    }
+    met = explained(two_limits(200, 5e-3)).to_json()
+    assert met["conflict"] == [] and met["limits"]["bytes"] == {"asked": 200, "smallest": 100}

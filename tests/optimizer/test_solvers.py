@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitplan.optimizer.builder import ProblemBuilder
-from bitplan.optimizer.check import check, feasible, objective_of
+from bitplan.optimizer.check import WrongSolutionError, check, feasible, objective_of
 from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.reduce import reduce
-from bitplan.optimizer.solution import Solution, Status
+from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers import BY_NAME, SOLVERS, solve
 from bitplan.optimizer.solvers.flow import flow_model
 
@@ -249,3 +249,16 @@ def test_forbidden_pairs_alone_can_make_a_problem_infeasible() -> None:
         assert BY_NAME[solver].solve(problem, time_limit=10).status == Status.INFEASIBLE
     assert BY_NAME["greedy"].solve(problem, time_limit=10).status == Status.UNKNOWN
     assert solve(problem).status == Status.INFEASIBLE
+
+
+def test_a_bound_above_the_objective_is_refused_and_never_becomes_a_proof() -> None:
+    problem = chain(6, 4, 2, 0)
+    answer = solve(problem, time_limit=30)
+    assert answer.choices is not None and answer.objective is not None
+    rounded = from_parts(answer.choices, answer.objective, answer.objective + 1, 0.0, "test")
+    assert answer.objective > 1e9
+    assert rounded.status == Status.OPTIMAL and rounded.bound == answer.objective
+    wrong = from_parts(answer.choices, answer.objective, answer.objective + answer.objective // 1000, 0.0, "test")
+    assert wrong.status == Status.FEASIBLE
+    with pytest.raises(WrongSolutionError, match="lies above its own objective"):
+        check(problem, wrong)

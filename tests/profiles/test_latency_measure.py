@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bitplan.encodings import default_menu
 from bitplan.errors import UsageError
 from bitplan.network import Conv2d, Input, Linear, MaxPool, Mean, Network, Node
 from bitplan.profiles import anchor as anchor_module
@@ -61,6 +63,8 @@ class FakeMachine:
     def __init__(self, noise: float = 0.05, gaps: float = 0.1) -> None:
         self.rng = np.random.default_rng(0)
         self.noise, self.gaps, self.level, self.loaded = noise, gaps, 1.0, 0
+        self.seconds = 0.0
+        """That all runs took together."""
 
     def load(self, artifact: bytes, threads: int) -> Any:
         self.loaded += 1
@@ -72,6 +76,7 @@ class FakeMachine:
             times[0] *= 3  # caches are cold at first
             interrupted = np.flatnonzero(self.rng.random(runs) < self.gaps)
             times[interrupted, self.rng.integers(0, len(base), len(interrupted))] += 0.01
+            self.seconds += times.sum()
             return np.asarray(times)
 
         def time_runs(inputs: Mapping[str, NDArray[Any]], runs: int) -> NDArray[np.float64]:
@@ -126,7 +131,8 @@ def test_a_slower_hour_is_divided_out_by_the_anchor() -> None:
 
 
 def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_latency, "GROUP_POLICIES", 2)
+    monkeypatch.setattr(measure_latency, "FEWEST_POLICIES", 2)
+    monkeypatch.setattr(measure_latency, "MOST_POLICIES", 2)
     path = tmp_path / "device.arrow"
     machine = FakeMachine()
     visits: list[tuple[int, int]] = []
@@ -148,6 +154,36 @@ def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path: Path, monkeyp
     assert DeviceProfile.load(path) == full
     assert not full.missing(wanted)
     assert machine.loaded - loaded < loaded
+
+
+@pytest.mark.parametrize(
+    ("level", "most"),
+    [
+        (1, 12),  # a visit takes some 10 ms
+        (10, 7),  # some 50 ms
+        (1000, 4),  # some seconds: far above the limit, but four policies are needed to spread drift
+    ],
+)
+def test_what_is_measured_is_saved_about_every_ten_seconds(level: float, most: int) -> None:
+    machine = FakeMachine(noise=0, gaps=0)
+    machine.level = level
+    visits, saved = 0, [(0, 0.0)]
+
+    def count(done: int, total: int) -> None:
+        nonlocal visits
+        visits = done
+
+    def save(profile: DeviceProfile) -> None:
+        saved.append((visits, machine.seconds))
+
+    menu = dict.fromkeys(MENU, default_menu())
+    measure(network(), menu, load=machine.load, fingerprint=HERE, progress=count, save=save)
+    groups = [((b - a) // 30, after - before) for (a, before), (b, after) in pairwise(saved)]
+    assert sum(size for size, _ in groups) == visits // 30 > 12
+    assert min(size for size, _ in groups) >= 4
+    assert max(size for size, _ in groups[:-1]) == most
+    assert groups[-1][0] <= most + 3
+    assert all(seconds < 1.5 * 10 for size, seconds in groups[:-1] if size > 4)
 
 
 def test_a_profile_of_another_machine_is_not_continued() -> None:
@@ -173,7 +209,10 @@ def test_a_finished_artifact_is_timed_at_least_the_asked_number_of_times_without
     artifact = json.dumps({"one": 1e-4, "two": 2e-4}).encode()
     anchor = anchor_module.Anchor(machine.load)
     measured = time_in_turn(machine.load(artifact, 1), {}, anchor, runs=210, seconds=60)
-    assert measured.latency.samples >= 210
+    assert 210 <= measured.latency.samples < measured.all_runs.samples
+    visits = 2 * 20
+    assert measured.all_runs.samples == visits * 11
+    assert measured.all_runs.low <= measured.all_runs.median <= measured.all_runs.high
     assert measured.latency.median == pytest.approx(3e-4, rel=0.03)
     assert measured.latency.high < 6e-4
     assert measured.anchor.median == pytest.approx(ANCHOR_SECONDS, rel=0.03)

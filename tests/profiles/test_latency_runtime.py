@@ -69,6 +69,24 @@ def test_predictions_rest_on_real_time() -> None:
     assert 1 / 3 < predicted / measured.latency.median < 3
 
 
+def test_modules_of_the_current_folder_do_not_get_into_the_timing_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    for name in ("safetensors", "json", "bitplan", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a file of the current folder was imported')")
+    monkeypatch.chdir(tmp_path)
+    measured = measure_policy(anchor_artifact(), stand_in_input(anchor_network()), runs=1, seconds=0.1)
+    assert measured.all_runs.samples >= measured.latency.samples >= 1
+
+
+def test_a_developers_python_path_reaches_the_timing_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "safetensors.py").write_text("raise RuntimeError('found through PYTHONPATH')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BitplanError, match="found through PYTHONPATH"):
+        measure_policy(anchor_artifact(), stand_in_input(anchor_network()), runs=1, seconds=0.1)
+
+
 def test_the_level_of_kernels_can_be_forced_and_is_recorded() -> None:
     menu = {layer.name: (INT8,) for layer in network().layers}
     profile = measure(network(), menu, rounds=1, isa="portable")

@@ -1,0 +1,48 @@
+"""The installed package has everything that it reads, and nothing that only building needs."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata, resources
+
+import pytest
+
+NEEDED = [
+    ("bitplan", "py.typed"),
+    ("bitplan.example", "images.npz"),
+    ("bitplan.example", "weights.safetensors"),
+    ("bitplan.policies", "schema.json"),
+    ("bitplan.policies", "FORMAT.md"),
+    ("bitplan.policies", "presets/default.yaml"),
+    ("bitplan.policies", "presets/eight-bit.yaml"),
+    ("bitplan.policies", "presets/integers.yaml"),
+    ("bitplan.policies", "presets/low-bit.yaml"),
+    ("bitplan.kernels", "FORMAT.md"),
+    ("bitplan.kernels", "_runtime.pyi"),
+]
+
+
+def is_editable() -> bool:
+    origin = metadata.distribution("bitplan").read_text("direct_url.json")
+    return bool(origin and json.loads(origin).get("dir_info", {}).get("editable"))
+
+
+@pytest.mark.parametrize(("package", "file"), NEEDED)
+def test_a_file_that_the_package_needs_is_there(package: str, file: str) -> None:
+    found = resources.files(package).joinpath(file)
+    assert found.is_file()
+    if file != "py.typed":
+        assert found.read_bytes()
+
+
+def test_nothing_of_the_c_plus_plus_sources_is_installed() -> None:
+    if is_editable():
+        pytest.skip("an editable installation is the source tree")
+    files = [str(file) for file in metadata.files("bitplan") or ()]
+    assert any(file.endswith(".so") for file in files)
+    assert not [file for file in files if file.endswith((".cpp", ".h", ".inc", ".cmake")) or "/cpp/" in file]
+
+
+def test_the_command_is_installed() -> None:
+    (command,) = metadata.entry_points(group="console_scripts", name="optimize")
+    assert command.value == "bitplan.cli:main"
