@@ -26,10 +26,13 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.inc')
 
 bench: $(VENV)/.runtime
+	$(BIN)/python benchmarks/sizes.py
+	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/latency_prediction.py
+	$(BIN)/python benchmarks/against_uniform.py
 
 clean:
-	rm -rf $(VENV) build demo-out
+	rm -rf $(VENV) build demo-out bitplan-out
 
 $(VENV)/.tools:
 	$(PYTHON) -m venv $(VENV)
