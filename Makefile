@@ -41,13 +41,13 @@ $(VENV)/.tools:
 
 # The build folder is kept, so that a change in C++ recompiles only what it touches.
 $(VENV)/.runtime: $(VENV)/.tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,study]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,study,test]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test]"
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,study,test,lint]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,lint]"
 	touch $@

@@ -308,11 +308,6 @@ class Network:
             return WeightShape(node.shape[-1], source[-1])
         raise TypeError(f"node {node.name!r} ({type(node.op).__name__}) has no weight")
 
-    def multiply_adds(self, node: Node) -> int:
-        """Multiply-adds of one image through a layer."""
-        shape = self.weight_shape(node)
-        return prod(node.shape) // shape.out_channels * shape.count
-
     def signature(self, node: Node) -> str:
         """What the node's latency depends on besides its variant: operation, parameters and shapes, never names."""
         op = node.op

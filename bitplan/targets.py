@@ -13,13 +13,13 @@ SECOND_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 OBJECTIVES = ("loss", "bytes", "latency", "memory")
 
 
-def _number_and_unit(text: str, what: str, example: str) -> tuple[float, str]:
+def _number_and_unit(text: str, what: str, example: str, *, zero_allowed: bool = False) -> tuple[float, str]:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zµ%]*)\s*", text.lower())
     if not match:
         raise UsageError(f"{what} {text!r} is not a number with a unit; write for example {example}")
     value = float(match[1])
-    if not (value > 0 and math.isfinite(value)):
-        raise UsageError(f"{what} {text!r} must be above zero")
+    if not (value > 0 or (zero_allowed and value == 0)) or not math.isfinite(value):
+        raise UsageError(f"{what} {text!r} must be {'at least' if zero_allowed else 'above'} zero, and finite")
     return value, match[2]
 
 
@@ -41,7 +41,7 @@ def parse_seconds(text: str, what: str = "latency") -> float:
 
 def parse_fraction(text: str, what: str) -> float:
     """Reads `1%` or `0.01` into 0.01. Raises UsageError."""
-    value, unit = _number_and_unit(text, what, "1%")
+    value, unit = _number_and_unit(text, what, "1%", zero_allowed=True)
     value = value / 100 if unit == "%" else value
     if unit not in ("", "%") or value > 1:
         raise UsageError(f"{what} {text!r} must be a percentage up to 100% or a fraction up to 1")

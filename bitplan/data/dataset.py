@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,16 +33,6 @@ class Dataset:
     def shape(self) -> Shape:
         """One image's shape, (C, H, W) as a rule."""
         return tuple(self.calibration_x.shape[1:])
-
-    @cached_property
-    def calibration_hash(self) -> str:
-        """SHA-256 of the calibration images and labels, in hexadecimal."""
-        digest = hashlib.sha256()
-        for array in (self.calibration_x, self.calibration_y):
-            if array is not None:
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
 
 
 def check_images(x: object, source: str, input_shape: Sequence[int] | None = None) -> Images:

@@ -44,7 +44,6 @@ def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     spec = saved(tmp_path, x=images())
     first, again, other = (load_data(spec, calibration=6, seed=seed) for seed in (0, 0, 1))
     assert numbers(first.calibration_x) == numbers(again.calibration_x) != numbers(other.calibration_x)
-    assert first.calibration_hash == again.calibration_hash != other.calibration_hash
     assert first.calibration_y is None and first.test_y is None
 
 

@@ -57,12 +57,10 @@ def test_a_network_refuses_what_is_no_graph() -> None:
         Network((Node("x", Input(), (), (0, 8, 8)),), ("x",))
 
 
-def test_weight_shapes_and_multiply_adds() -> None:
+def test_weight_shapes() -> None:
     network = residual_network()
     assert [node.name for node in network.layers] == ["a", "b", "c", "fc"]
     assert network.weight_shape(network.by_name["a"]) == WeightShape(16, 3, (3, 3))
-    assert network.multiply_adds(network.by_name["a"]) == 16 * 3 * 9 * 64
-    assert network.multiply_adds(network.by_name["fc"]) == 160
     with pytest.raises(TypeError, match="no weight"):
         network.weight_shape(network.by_name["mean"])
     assert WeightShape(8, 8, (3, 3), 8).depthwise

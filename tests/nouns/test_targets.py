@@ -19,7 +19,7 @@ def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_seconds(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(("text", "fraction"), [("1%", 0.01), ("0.02", 0.02), ("100%", 1.0)])
+@pytest.mark.parametrize(("text", "fraction"), [("1%", 0.01), ("0.02", 0.02), ("100%", 1.0), ("0%", 0.0)])
 def test_fractions_are_read(text: str, fraction: float) -> None:
     assert parse_fraction(text, "drop") == pytest.approx(fraction)
 
@@ -37,7 +37,7 @@ def test_times_need_a_unit_and_a_positive_number(text: str) -> None:
         parse_seconds(text)
 
 
-@pytest.mark.parametrize("text", ["101%", "2", "0%", "1kB"])
+@pytest.mark.parametrize("text", ["101%", "2", "-1%", "1kB"])
 def test_fractions_above_one_or_with_units_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_fraction(text, "max drop")
