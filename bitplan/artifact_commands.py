@@ -26,7 +26,7 @@ BENCH_STEP_RUNS = 50
 
 
 def run_artifact(
-    artifact: Path, data: str | None, output: Path | None, threads: int, reporter: Reporter
+    artifact: Path | bytes, data: str | None, output: Path | None, threads: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Executes the artifact on the test images of `data` (random images without), and says what came out.
     `output`: the .npz file, whatever its name, that gets the first output as `outputs`."""
@@ -79,9 +79,11 @@ def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple
     return summary, table
 
 
-def load_artifact(path: Path, threads: int) -> Runtime:
+def load_artifact(path: Path | bytes, threads: int) -> Runtime:
     """The loaded artifact. Raises UsageError, with the command that makes an artifact of it, for a policy file."""
-    if path.suffix == ".json" and _is_policy(path):
+    if isinstance(path, bytes):
+        return Runtime.from_bytes(path, threads=threads)
+    if is_policy(path):
         raise UsageError(
             f"{path} is a policy, not an artifact; carry it out on its network and data first: "
             f"optimize realise {shlex.quote(str(path))} (with the --model, --weights and --data it was planned for), "
@@ -90,7 +92,10 @@ def load_artifact(path: Path, threads: int) -> Runtime:
     return Runtime.load(path, threads=threads)
 
 
-def _is_policy(path: Path) -> bool:
+def is_policy(path: Path) -> bool:
+    """Whether this is a policy file, readable or not in detail."""
+    if path.suffix != ".json":
+        return False
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

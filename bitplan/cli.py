@@ -184,10 +184,13 @@ def run(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Executes an artifact on images; prints predicted classes, and accuracy where labels are known."""
-    from bitplan.artifact_commands import run_artifact
+    """Executes an artifact (or the policy in a result folder) on images; prints classes, and accuracy with labels."""
+    from bitplan.artifact_commands import is_policy, run_artifact
+    from bitplan.policy_commands import artifact_of_policy
 
-    summary = run_artifact(artifact, data, output, threads, Reporter(quiet=quiet))
+    reporter = Reporter(quiet=quiet)
+    carried_out = artifact_of_policy(artifact, reporter) if is_policy(artifact) else None
+    summary = run_artifact(carried_out or artifact, data, output, threads, reporter)
     print(json.dumps(summary) if json_output else "\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 

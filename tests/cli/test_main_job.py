@@ -117,6 +117,28 @@ def test_an_edited_policy_is_realised(tiny: Command, command: Command, folder: P
     assert called.json["file_bytes"] == (folder / "edited" / "network.bitplan").stat().st_size
 
 
+def test_an_edited_policy_runs_where_its_configuration_lies(tiny: Command, command: Command, folder: Path) -> None:
+    tiny("--budget", "20kB", "-o", "out")
+    path = folder / "out" / "policy.json"
+    unedited = command("run", str(path), "--data", "data.npz", "--json")
+    assert unedited.code == 0, unedited.err
+    assert unedited.json == command("run", "out/network.bitplan", "--data", "data.npz", "--json").json
+    content = json.loads(path.read_text())
+    for layer in content["layers"]:
+        layer["encoding"] = "binary"
+    path.write_text(json.dumps(content))
+    edited = command("run", str(path), "--data", "data.npz", "-o", "edited.npz", "--json")
+    assert edited.code == 0, edited.err
+    assert "was edited" in edited.err
+    command("run", "out/network.bitplan", "--data", "data.npz", "-o", "before.npz")
+    assert not np.array_equal(np.load("edited.npz")["outputs"], np.load("before.npz")["outputs"])
+    content["layers"][0]["name"] = "conv11"
+    path.write_text(json.dumps(content))
+    wrong = command("run", str(path), "--data", "data.npz")
+    assert wrong.code == 2
+    assert "conv11" in wrong.err
+
+
 def test_an_edited_policy_is_judged_by_its_own_targets(tiny: Command, command: Command, folder: Path) -> None:
     tiny("--budget", "3kB", "-o", "out")
     path = folder / "out" / "policy.json"

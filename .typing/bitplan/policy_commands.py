@@ -1,0 +1,1 @@
+../../bitplan/policy_commands.py

@@ -1,0 +1,32 @@
+"""`optimize run POLICY`: a policy file, edited or not, becomes an artifact by the configuration that lies beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitplan.config import load_config, merge
+from bitplan.kernels import Runtime
+from bitplan.policies.policy_file import policy_hash, read_policy, validate_against
+from bitplan.progress import Reporter
+from bitplan.workflow import ARTIFACT, CONFIG
+
+
+def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
+    """The artifact of a policy in a folder that the main job left: the one beside it if that carries out this very
+    policy, else the policy is validated and carried out anew (in memory) on the model and data of that folder's
+    configuration. None where there is no configuration.
+
+    Raises FileFormatError or UsageError, naming layer and rule, for a policy that cannot be carried out."""
+    configuration, artifact = path.parent / CONFIG, path.parent / ARTIFACT
+    if not configuration.exists():
+        return None
+    policy = read_policy(path)
+    if artifact.exists() and Runtime.load(artifact).policy_hash == policy_hash(policy):
+        return artifact.read_bytes()
+    from bitplan.measured import pack
+    from bitplan.trained import load_trained
+
+    reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
+    config = merge({}, load_config(configuration))
+    trained = load_trained(config, reporter)
+    return pack(trained, validate_against(policy, trained.network), config, reporter)
