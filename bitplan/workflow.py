@@ -16,10 +16,9 @@ from bitplan.measured import CarriedOut, carry_out
 from bitplan.network import Network
 from bitplan.network_file import network_to_json
 from bitplan.optimizer.plan import plan, uniform
-from bitplan.policies.menu import menu_for
+from bitplan.policies.menu import menu_for, variants_of
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import write_policy
-from bitplan.policies.variants import check_variant
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.metrics import is_classifier
@@ -42,6 +41,8 @@ EXAMPLE_BYTES, EXAMPLE_LATENCY = 0.4, 0.8
 FASTEST_MARGIN = 1.05
 """How far above the fastest possible plan the example's latency target stays at least."""
 REPLAN_MARGIN = 0.99
+FITTING, NOTHING = "fitting", "none"
+"""Words of `compare` that are no variants."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
 
     Raises InfeasibleError where no policy meets the limits, and other BitplanErrors for what the user can mend."""
     check_output(config.output)
+    named_for_comparison(config)  # a wrong name is found now, not behind the work
     if config.targets.max_drop is not None and dry_run:
         raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
     trained = load_trained(config, reporter)
@@ -118,9 +120,11 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         )
     else:
         best = plan_and_measure(job, job.targets)
-    result = judge(job.targets, trained.network, best)
-    result = replace(result, comparison=compare(job))
-    return write(config, trained.network, result, best.artifact)
+    result = write(config, trained.network, judge(job.targets, trained.network, best), best.artifact)
+    comparison = compare(job)  # behind the writing: the plan is kept whatever happens here
+    if not comparison:
+        return result
+    return write(config, trained.network, replace(result, comparison=comparison), best.artifact)
 
 
 def inferred_objective(targets: Targets) -> Targets:
@@ -223,13 +227,16 @@ def compare(job: Job) -> list[Outcome]:
 def compared_variants(job: Job) -> list[Variant]:
     """What `compare` names; `fitting` stands for every uniform policy on the menu that is predicted to meet the byte
     and the latency limit, `none` for nothing."""
-    wanted: list[Variant] = []
-    for name in job.config.compare:
-        if name == "fitting":
-            wanted += [variant for variant in default_menu() if _fits(job, variant)]
-        elif name != "none":
-            wanted.append(check_variant(Variant.parse(name)))
+    wanted = named_for_comparison(job.config)
+    if FITTING in job.config.compare:
+        wanted += [variant for variant in default_menu() if _fits(job, variant)]
     return list(dict.fromkeys(wanted))
+
+
+def named_for_comparison(config: Config) -> list[Variant]:
+    """The variants that `compare` names one by one. Raises UsageError for an unknown name."""
+    names = [name for name in config.compare if name not in (FITTING, NOTHING)]
+    return list(variants_of(names)) if names else []
 
 
 def _fits(job: Job, variant: Variant) -> bool:

@@ -34,6 +34,7 @@ SUBJECT = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings",
         (["--weights", "none.safetensors"], 1, "none.safetensors"),
         (["--mean", "1,2", "--std", "1"], 2, "mean"),
         (["--max-drop", "1%", "--dry-run"], 2, "--max-drop"),
+        (["--compare", "4bit"], 2, "4bit"),
         (["--metric", "tiny_network:not_finite", "--budget", "3kB"], 2, "nan"),
     ],
 )
@@ -165,6 +166,18 @@ def test_an_interrupt_in_any_stage_ends_cleanly(
     assert called.code == 130
     assert "interrupted" in called.err
     assert "Traceback" not in called.err
+
+
+def test_an_interrupted_comparison_leaves_the_plan(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitplan.workflow.compare", interrupt)
+    assert command(*SUBJECT, "--budget", "3kB", "-o", "out").code == 130
+    assert json.loads((folder / "out" / "result.json").read_text())["status"] == "met"
+    assert (folder / "out" / "network.bitplan").exists()
 
 
 def test_a_damaged_artifact_is_refused(command: Command, folder: Path) -> None:
