@@ -74,6 +74,8 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
     from bitplan.trained import load_trained
     from bitplan.workflow import NETWORK, check_output
 
+    if config.hybrid:
+        raise UsageError("profiles of --hybrid hold for one module and machine and are kept by the main job; run that")
     check_output(config.output)
     trained = load_trained(config, reporter)
     device_path, loss_path = config.output / "device.arrow", config.output / "loss.arrow"
@@ -143,17 +145,18 @@ def realise(
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
-    from bitplan.measured import carry_out, with_predictions
+    from bitplan.measured import with_predictions
     from bitplan.policies.policy_file import read_policy, validate_against
     from bitplan.profiles.device import DeviceProfile, default_path
     from bitplan.profiles.fingerprint import this_machine
+    from bitplan.stages import stages_of
     from bitplan.targets import Targets
-    from bitplan.trained import load_trained
     from bitplan.workflow import check_output, judge, write
 
     check_output(config.output)
     policy = read_policy(policy_file)
-    trained = load_trained(config, reporter)
+    stages = stages_of(config)
+    trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)
     if policy.hashes.get("network", trained.network.content_hash) != trained.network.content_hash:
         reporter.say("[yellow]the policy was made for another network with layers of the same names[/]")
@@ -161,7 +164,7 @@ def realise(
     device = DeviceProfile.load(path) if path.exists() else None
     policy = with_predictions(policy, trained.network, device, config)
     targets = config.targets if config.targets != Targets() else policy.targets
-    carried = carry_out(trained, policy, config, reporter, device, name=policy_file.name)
+    carried = stages.carry_out(trained, policy, config, reporter, device, name=policy_file.name)
     result = judge(targets, trained.network, carried)
     result = write(config, trained.network, result, carried.artifact)
     reporter.console.print(result.table())

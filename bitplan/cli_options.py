@@ -45,6 +45,9 @@ OPTIONS: dict[str, Any] = {
     "pin": _option(list[str], CHOICES, "layer=encoding; the layer may be a pattern."),
     "exclude": _option(list[str], CHOICES, "Layer (or pattern) kept in float32."),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
+    "hybrid": _option(
+        bool, CHOICES, "Replace layers inside the torch module; the rest stays there.", "--hybrid/--no-hybrid"
+    ),
     "threads": _option(int, HOW, "Threads of the runtime."),
     "batch": _option(int, HOW, "Images per inference."),
     "seed": _option(int, HOW, "Of the data split and the solver."),

@@ -75,6 +75,8 @@ class Config:
     """Calibration images that losses are measured on; by default as many as make 128 images of 224 x 224 pixels."""
     test_size: int | None = None
     """At most so many test images."""
+    hybrid: bool = False
+    """Layers only: convolutions and linear layers become drop-ins, the rest stays in torch."""
     seed: int = 0
     time_limit: float = 60.0
     """Seconds for the solver."""
@@ -116,6 +118,13 @@ class Config:
             raise UsageError(str(error)) from None
 
 
+def flag(name: str, value: Any) -> bool:
+    """Reads true or false."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be true or false, not {value!r}")
+    return value
+
+
 READERS: dict[str, Callable[[str, Any], Any]] = {
     "model": text,
     "weights": path,
@@ -142,6 +151,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "calibration_size": whole(1),
     "loss_size": whole(1),
     "test_size": whole(1),
+    "hybrid": flag,
     "seed": whole(0),
     "time_limit": seconds,
     "rounds": whole(0),

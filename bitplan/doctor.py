@@ -12,8 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitplan import __version__
+from bitplan.compute import BITS, BYTES, FLOATS, LOOKUP, kernels_for
+from bitplan.encodings import ENCODINGS
+from bitplan.variant import Variant
 
 PACKAGES = ("numpy", "ortools", "pyarrow", "torch", "torchvision", "optuna")
+
+AVX2 = {FLOATS: "VFMADD", BYTES: "VPMADDUBSW", BITS: "VPSHUFB", LOOKUP: "VPSHUFB"}
+AVX512 = {FLOATS: "VFMADD", BYTES: "VPDPBUSD", BITS: "VPOPCNTD", LOOKUP: "VPSHUFB"}
+INSTRUCTIONS = {
+    "avx2": AVX2,
+    "avx2vnni": AVX2 | {BYTES: "VPDPBUSD"},
+    "avx512vnni": AVX512,
+    "amx": AVX512 | {BYTES: "TDPBUSD"},
+}
+"""By level and kernel: the instruction that does most of the work; the portable level leaves that to the compiler."""
 
 
 def examine() -> dict[str, Any]:
@@ -42,6 +55,7 @@ def examine() -> dict[str, Any]:
             "isa_known": _runtime.all_isas(),
             "kernel_version": machine.kernel_version,
             "encodings": [name for _, name in _runtime.encodings()],
+            "kernels": active_kernels(_runtime.active_isa()),
             "device_profile": str(path) if path.exists() else None,
         }
         if not path.exists():
@@ -56,8 +70,9 @@ def table(findings: dict[str, Any]) -> Table:
     shown = Table("what", "finding", title="bitplan doctor", show_lines=False)
     for name, value in findings.items():
         if isinstance(value, dict):
-            value = ", ".join(
-                f"{escape(key)} {escape(version) if version else '[red]missing[/]'}" for key, version in value.items()
+            separator = "\n" if name == "kernels" else ", "
+            value = separator.join(
+                f"{escape(key)} {escape(found) if found else '[red]missing[/]'}" for key, found in value.items()
             )
         elif isinstance(value, list):
             value = escape(("\n" if name == "missing" else ", ").join(map(str, value)) or "nothing")
@@ -65,6 +80,24 @@ def table(findings: dict[str, Any]) -> Table:
             value = "-" if value is None else escape(str(value))
         shown.add_row(escape(name.replace("_", " ")), value)
     return shown
+
+
+def active_kernels(isa: str) -> dict[str, str]:
+    """By encoding and activation format (`binary@u2`): the kernels that can run it at this level, the default first, as
+    `bits (VPOPCNTD), lookup (VPSHUFB)`. Formats with the same kernels share an entry: `binary@u4,u2,u1`."""
+    instructions = INSTRUCTIONS.get(isa, {})
+
+    def named(kernel: str) -> str:
+        return f"{kernel} ({instructions[kernel]})" if kernel in instructions else kernel
+
+    found: dict[str, str] = {}
+    for encoding in ENCODINGS:
+        forms: dict[str, list[str]] = {}
+        for form in encoding.activations:
+            kernels = ", ".join(map(named, kernels_for(Variant(encoding.name, form))))
+            forms.setdefault(kernels, []).append(form)
+        found |= {f"{encoding.name}@{','.join(together)}": kernels for kernels, together in forms.items()}
+    return found
 
 
 def _version(package: str) -> str | None:

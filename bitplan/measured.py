@@ -49,6 +49,7 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
         trained.weights,
         carried.layers,
         carried.ranges,
+        kernels=policy.kernels,
         policy_hash=policy_hash(policy),
         planned_batch=config.batch,
     )
@@ -88,7 +89,7 @@ def with_predictions(policy: Policy, network: Network, device: DeviceProfile | N
     stays what the policy says."""
     threads, batch = config.threads, config.batch
     try:
-        totals = predict(network, policy.variants, None, device, threads=threads, batch=batch)
+        totals = predict(network, policy.variants, None, device, threads=threads, batch=batch, kernels=policy.kernels)
     except UsageError:
         totals = predict(network, policy.variants, threads=threads, batch=batch)
     return replace(policy, predicted={**totals, "loss": policy.predicted.get("loss")})

@@ -108,6 +108,7 @@ class Result:
             {
                 "name": layer.name,
                 "encoding": str(layer.variant),
+                "kernel": layer.kernel,
                 "bits_per_weight": round(8 * layer.bytes / counts[layer.name], 3),
                 "bytes": layer.bytes,
                 "latency_ms": layer.latency_ms,

@@ -1,6 +1,6 @@
 """A Network with some of its layers encoded, executed in torch: what profiles, calibration and recovery evaluate.
 
-The meaning is that of the runtime. A value that is read as u8 is fake-quantised for its reader (`fake_quantise`);
+The meaning is that of the runtime. A value that is read in codes is fake-quantised for its reader (`fake_quantise`);
 the value itself stays the f32 number its node made, so it can be kept, compared and resumed from.
 """
 
@@ -15,30 +15,35 @@ from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import Formats, Range, derive_formats
+from bitplan.formats import Formats, Range, Ranges, derive_formats, residual_format, top_code
 from bitplan.network import IDENTITY, SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
 from bitplan.operations import convolve, dense, execute, finish, scale_shift, shared
-from bitplan.variant import FLOAT32, U8
+from bitplan.variant import F32, FLOAT32, FORMATS, U1, U8
 
 Array = np.ndarray | Tensor
 Layers = Mapping[str, EncodedLayer]
-Ranges = Mapping[str, Range]
 Values = dict[str, Tensor]
 
 
-def fake_quantise(x: Tensor, held: Range) -> Tensor:
-    """scale (clamp(round(x (1 / scale)) + zero_point, 0, 255) - zero_point) in float32, ties to even."""
+def fake_quantise(x: Tensor, held: Range, form: str) -> Tensor:
+    """What is left of x in a format of codes, in float32: scale (q - zero_point) with
+
+    u8, u4, u2   q = clamp(round(x (1 / scale)) + zero_point, 0, 2^bits - 1), ties to even
+    u1           q = 1 where x > scale (0.5 - zero_point), else 0
+    """
     scale = np.float32(held.scale)
+    if form == U1:
+        low, high = (float(scale * np.float32(code - held.zero_point)) for code in (0, 1))
+        return torch.where(x > float(held.threshold()), high, low)
     inverse = float(np.float32(1) / scale)
     # The zero point is moved into the bounds: exact, and one pass over memory fewer.
-    return (x * inverse).round_().clamp_(-held.zero_point, 255 - held.zero_point).mul_(float(scale))
+    return (x * inverse).round_().clamp_(-held.zero_point, top_code(form) - held.zero_point).mul_(float(scale))
 
 
 class Simulator:
     """Executes `network` with the given float32 weights; every method runs in inference mode.
 
-    A layer absent from `layers` runs in float32 with the original weights. `ranges` maps values to their u8 ranges;
-    a value made in 8 bits by one of SAME_RANGE, or without a range of its own there, has its input's.
+    A layer absent from `layers` runs in float32 with the original weights. `ranges` are taken as `range_of` says.
     """
 
     def __init__(self, network: Network, weights: Weights) -> None:
@@ -111,15 +116,17 @@ class Simulator:
         self, node: Node, inputs: Sequence[Tensor], layer: EncodedLayer | None = None, held: Range | None = None
     ) -> Tensor:
         """One node's value from its inputs, already in the format in which it reads them; a Conv2d or Linear adds
-        its second input, if given one, as the residual. With `held`, the range of its first input, a layer that reads
-        u8 computes as the runtime does, sum by sum; without, the same up to rounding."""
+        its second input, if given one, as the residual. A layer that reads codes needs `held`, the range of its first
+        input. Raises UsageError where that is missing."""
         if isinstance(node.op, ScaleShift):
             return scale_shift(node.op, inputs[0], *self._weights[node.name])
         if not isinstance(node.op, Conv2d | Linear):
             return execute(node, inputs)
-        if layer is not None and held is not None:
+        if layer is not None and layer.variant.activation != F32:
+            if held is None:
+                raise UsageError(f"layer {node.name!r} as {layer.variant} reads codes; give the range of its input")
             return _integer_layer(node, inputs, layer, held)
-        weight, bias = self._weights[node.name] if layer is None else _encoded_tensors(node, layer)
+        weight, bias = self._weights[node.name] if layer is None else _float_tensors(node, layer)
         residual = inputs[1] if len(inputs) > 1 else None
         if isinstance(node.op, Conv2d):
             return convolve(node.op, inputs[0], weight, bias, residual)
@@ -140,18 +147,16 @@ class Simulator:
             {n.name: layers[n.name].variant if n.name in layers else FLOAT32 for n in self.network.layers},
         )
         live: Values = {name: given[name] for name in self.needed(start) if name in given}
-        quantised: Values = {}
+        quantised: dict[tuple[str, str], Tensor] = {}
         kept: Values = {name: given[name] for name in keep if self._position[name] < start and name in given}
         for index in range(start, 1 + max((self._position[name] for name in keep), default=-1)):
             node = self.network.nodes[index]
             if isinstance(node.op, Input):
                 value = _take(given, node.name, node.name)
             else:
-                inputs = [self._read(name, node, formats, ranges, live, quantised) for name in node.inputs]
-                layer = layers.get(node.name)
-                whole = layer is not None and formats.read[node.name] == U8
-                held = self._range(node.inputs[0], formats, ranges) if whole else None
-                value = self.node(node, inputs, layer, held)
+                inputs = self._read(node, formats, ranges, live, quantised)
+                held = first_range(self.network, node, formats, ranges)
+                value = self.node(node, inputs, layers.get(node.name), held)
                 del inputs
             if node.name in keep:
                 kept[node.name] = value
@@ -161,30 +166,29 @@ class Simulator:
             for name in node.inputs:
                 if self._last_read[name] == index:
                     live.pop(name, None)
-                    quantised.pop(name, None)
+                    for form in FORMATS:
+                        quantised.pop((name, form), None)
         missing = [name for name in keep if name not in kept]
         if missing:
             raise UsageError(f"value {missing[0]!r} is made before node {start} and was not given")
         return {name: kept[name] for name in keep}
 
     def _read(
-        self, name: str, reader: Node, formats: Formats, ranges: Ranges, live: Values, quantised: Values
-    ) -> Tensor:
-        value = _take(live, name, reader.name)
-        if formats.read[reader.name] != U8:
-            return value
-        if name not in quantised:
-            quantised[name] = fake_quantise(value, self._range(name, formats, ranges))
-        return quantised[name]
-
-    def _range(self, name: str, formats: Formats, ranges: Ranges) -> Range:
-        source = self.network.by_name[name]
-        # Such an operation moves codes from place to place, so what it reads in u8 it writes in the same range.
-        while isinstance(source.op, SAME_RANGE) and (formats.read[source.name] == U8 or source.name not in ranges):
-            source = self.network.by_name[source.inputs[0]]
-        if source.name not in ranges:
-            raise UsageError(f"value {source.name!r} is read in 8 bits but has no range; calibrate it")
-        return ranges[source.name]
+        self,
+        reader: Node,
+        formats: Formats,
+        ranges: Ranges,
+        live: Values,
+        quantised: dict[tuple[str, str], Tensor],
+    ) -> list[Tensor]:
+        found = []
+        for name, form in zip(reader.inputs, input_formats(reader, formats), strict=True):
+            value = _take(live, name, reader.name)
+            if form != F32 and (name, form) not in quantised:
+                held = range_of(self.network, name, form, formats, ranges)
+                quantised[name, form] = fake_quantise(value, held, form)
+            found.append(value if form == F32 else quantised[name, form])
+        return found
 
     def _inputs(self, raw: Array | Mapping[str, Array]) -> Values:
         nodes = self.network.inputs
@@ -213,6 +217,35 @@ class Simulator:
                 raise UsageError(f"the network has no node {name!r}")
 
 
+def input_formats(node: Node, formats: Formats) -> tuple[str, ...]:
+    """The format in which a node reads each of its inputs."""
+    first = formats.read[node.name]
+    others = residual_format(first) if isinstance(node.op, Conv2d | Linear) else first
+    return (first, *(others for _ in node.inputs[1:]))
+
+
+def range_of(network: Network, name: str, form: str, formats: Formats, ranges: Ranges) -> Range:
+    """The range that a value has in a format of codes: its own, but in u8 that of the value it was moved from where one
+    of SAME_RANGE moved the codes or has no range there. Raises UsageError, naming the value, where there is none."""
+    source = network.by_name[name]
+    while (
+        form == U8
+        and isinstance(source.op, SAME_RANGE)
+        and (formats.read[source.name] == U8 or U8 not in ranges.get(source.name, {}))
+    ):
+        source = network.by_name[source.inputs[0]]
+    held = ranges.get(source.name, {}).get(form)
+    if held is None:
+        raise UsageError(f"value {source.name!r} is read as {form} but has no range for that; calibrate it")
+    return held
+
+
+def first_range(network: Network, node: Node, formats: Formats, ranges: Ranges) -> Range | None:
+    """The range of a node's first input in the format in which it is read; None for f32. Raises as `range_of`."""
+    form = formats.read[node.name]
+    return None if form == F32 else range_of(network, node.inputs[0], form, formats, ranges)
+
+
 def _take(values: Mapping[str, Tensor], name: str, reader: str) -> Tensor:
     if name not in values:
         raise UsageError(f"node {reader!r} needs the value {name!r}, which was not given")
@@ -236,29 +269,33 @@ def _tensors(node: Node, weights: Weights) -> tuple[Tensor, Tensor]:
 
 
 def _integer_layer(node: Node, inputs: Sequence[Tensor], layer: EncodedLayer, held: Range) -> Tensor:
-    """A layer over 8-bit activations in the runtime's order: sums of code x level, exact in float32 below 2^24, then one
+    """A layer over codes in the runtime's order: sums of code x level, exact in float32 below 2^24, then one
     multiplier and one bias per channel, rounded where the runtime rounds. Values near a rounding threshold would
     otherwise fall on different sides now and then."""
     scale = np.float32(held.scale)
-    codes = (inputs[0] * float(np.float32(1) / scale)).round_()  # q - zero_point: what is read are multiples of scale
-    ratios = shared(layer.ratios)
+    # The codes less the one that pads, so that zeros may stand for padding. What is read are scale (q - zero_point).
+    codes = inputs[0] * float(np.float32(1) / scale)
+    if held.zero_point != held.padding:
+        codes.add_(held.zero_point - held.padding)
+    codes.round_()
+    levels = shared(layer.levels.astype(np.float32))
     sums = layer.levels.reshape(len(layer.scale), -1).sum(1, dtype=np.float64)
     multiplier = layer.scale * scale
     bias = (layer.bias.astype(np.float64) - held.zero_point * sums * multiplier).astype(np.float32)
     per_channel = (-1, 1, 1) if isinstance(node.op, Conv2d) else (-1,)
     offset, factor, shift = (
         torch.from_numpy(np.asarray(values, np.float32)).view(per_channel)
-        for values in (held.zero_point * sums, multiplier, bias)
+        for values in (held.padding * sums, multiplier, bias)
     )
     if isinstance(node.op, Conv2d):
-        weight = ratios.contiguous(memory_format=torch.channels_last)
+        weight = levels.contiguous(memory_format=torch.channels_last)
         y = convolve(replace(node.op, activation=IDENTITY), codes, weight, None)
     else:
-        y = dense(Linear(), codes, ratios.reshape(len(ratios), -1), None)
+        y = dense(Linear(), codes, levels.reshape(len(levels), -1), None)
     return finish(y.add_(offset).mul_(factor).add_(shift), inputs[1] if len(inputs) > 1 else None, node.activation)
 
 
-def _encoded_tensors(node: Node, layer: EncodedLayer) -> tuple[Tensor, Tensor]:
+def _float_tensors(node: Node, layer: EncodedLayer) -> tuple[Tensor, Tensor]:
     weight = _float32(layer.weight)
     if isinstance(node.op, Linear):
         return weight.reshape(weight.shape[0], -1), _float32(layer.bias)

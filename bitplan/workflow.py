@@ -12,7 +12,7 @@ from bitplan.encodings import default_menu
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.max_drop import loosest_within_drop
-from bitplan.measured import CarriedOut, carry_out
+from bitplan.measured import CarriedOut
 from bitplan.network import Network
 from bitplan.network_file import network_to_json
 from bitplan.optimizer.plan import plan, uniform
@@ -22,19 +22,20 @@ from bitplan.policies.policy_file import write_policy
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.metrics import is_classifier
-from bitplan.profiling import device_profile, loss_profile
 from bitplan.progress import Reporter
 from bitplan.result import MET, MISSED, PLANNED, Outcome, Result, targets_json
+from bitplan.stages import Stages, stages_of
 from bitplan.targets import Targets, format_bytes
-from bitplan.trained import Trained, is_example, load_trained
+from bitplan.trained import Trained, is_example
 from bitplan.variant import FLOAT32, Variant
 
-ARTIFACT, POLICY, NETWORK, CONFIG, RESULT = (
+ARTIFACT, POLICY, NETWORK, CONFIG, RESULT, LOAD = (
     "network.bitplan",
     "policy.json",
     "network.json",
     "optimize.yaml",
     "result.json",
+    "LOAD.md",
 )
 EXAMPLE_BYTES, EXAMPLE_LATENCY = 0.4, 0.8
 """The example's targets where none are given: shares of uniform int8's bytes and milliseconds."""
@@ -50,6 +51,7 @@ class Job:
     """Everything that planning and carrying out need, loaded and measured."""
 
     config: Config
+    stages: Stages
     trained: Trained
     device: DeviceProfile
     loss: LossProfile
@@ -81,14 +83,16 @@ class Job:
         return replace(policy, targets=self.targets)
 
     def carry_out(self, policy: Policy, name: str = "our plan") -> CarriedOut:
-        return carry_out(self.trained, policy, self.config, self.reporter, self.device, name)
+        return self.stages.carry_out(self.trained, policy, self.config, self.reporter, self.device, name)
 
     def uniform(self, variant: Variant) -> Policy:
         """The uniform policy of a variant; with predictions where the variant is on the menu that was profiled."""
         network, menu = self.trained.network, self.trained.menu
         threads, batch = self.config.threads, self.config.batch
         policy = uniform(network, variant, menu, self.loss, self.device, threads=threads, batch=batch)
-        policy = policy or uniform(network, variant, menu_for(network), threads=threads, batch=batch)
+        if policy is None:
+            every = menu_for(network, encodings=[str(variant), "default"])
+            policy = uniform(network, variant, every, threads=threads, batch=batch)
         if policy is None:
             raise UsageError(f"no layer of this network can be {variant}; compare with another encoding")
         return policy
@@ -102,13 +106,14 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     named_for_comparison(config)  # a wrong name is found now, not behind the work
     if config.targets.max_drop is not None and dry_run:
         raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
-    trained = load_trained(config, reporter)
-    if config.targets.max_drop is not None and not (config.metric or is_classifier(trained.network)):
+    stages = stages_of(config)
+    trained = stages.load(config, reporter)
+    if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
         raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
-    device = device_profile(trained, config, reporter)
-    loss = loss_profile(trained, config, reporter)
+    device = stages.device_profile(trained, config, reporter)
+    loss = stages.loss_profile(trained, config, reporter)
     targets = inferred_objective(config.targets)
-    job = Job(config, trained, device, loss, targets, reporter)
+    job = Job(config, stages, trained, device, loss, targets, reporter)
     if is_example(config) and targets == Targets():
         job = replace(job, targets=example_targets(job))
     if dry_run:
@@ -229,7 +234,8 @@ def compared_variants(job: Job) -> list[Variant]:
     and the latency limit, `none` for nothing."""
     wanted = named_for_comparison(job.config)
     if FITTING in job.config.compare:
-        wanted += [variant for variant in default_menu() if _fits(job, variant)]
+        offered = (variant for variants in job.trained.menu.values() for variant in variants)
+        wanted += [variant for variant in dict.fromkeys([*default_menu(), *offered]) if _fits(job, variant)]
     return list(dict.fromkeys(wanted))
 
 
@@ -268,6 +274,8 @@ def write(config: Config, network: Network, result: Result, artifact: bytes | No
     write_policy(folder / POLICY, result.policy)
     write_atomically(folder / NETWORK, network_to_json(network).encode())
     save_resolved(folder / CONFIG, config)
+    if text := stages_of(config).note(config):
+        write_atomically(folder / LOAD, text.encode())
     result = replace(result, policy_path=folder / POLICY)
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
     return result

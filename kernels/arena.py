@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from bitplan.formats import Formats
-from bitplan.network import Network
-from bitplan.variant import F32, U8
+from bitplan.network import Network, Shape
+from bitplan.variant import BITS, F32, U8
 
 ALIGNMENT = 64
-BYTES = {F32: 4, U8: 1}
+WORD = 32
+"""Channels of which a word holds one bit each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """`offsets[value, format]` and the total `size`, in bytes of one image."""
+    """`offsets[value]`, where its formats lie one behind the other, and the total `size`, in bytes of one image."""
 
-    offsets: Mapping[tuple[str, str], int]
+    offsets: Mapping[str, int]
     size: int
 
 
-def value_bytes(shape: tuple[int, ...], form: str) -> int:
-    """Bytes of one image's value, filled up to a multiple of 64."""
-    return -(-prod(shape) * BYTES[form] // ALIGNMENT) * ALIGNMENT
+def value_bytes(shape: Shape, form: str) -> int:
+    """Bytes of one image's value in one format, filled up to a multiple of 64. Codes below 8 bits take, for each run
+    of C channels (the last axis in memory), `bits` planes of ceil(C / 32) words."""
+    if form in (F32, U8):
+        size = prod(shape) * BITS[form] // 8
+    else:
+        channels = shape[0] if len(shape) == 3 else shape[-1]
+        size = prod(shape) // channels * BITS[form] * 4 * -(-channels // WORD)
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def kept_bytes(shape: Shape, formats: Iterable[str]) -> int:
+    """Bytes of one image's value in all formats that it is kept in."""
+    return sum(value_bytes(shape, form) for form in formats)
 
 
 def lifetimes(network: Network) -> dict[str, tuple[int, int]]:
@@ -42,9 +54,9 @@ def lifetimes(network: Network) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A value in one format: bytes, and the first and last step of its life."""
+    """A value: bytes of all its formats, and the first and last step of its life."""
 
-    key: tuple[str, str]
+    name: str
     size: int
     start: int
     end: int
@@ -66,16 +78,12 @@ def plan_arena(network: Network, formats: Formats) -> Arena:
     leaves holes (the size exceeds `peak_bytes`), other orders are tried, and then the best of them with the block that
     ends highest moved to the front; the smallest arena wins, of equal ones the first."""
     alive = lifetimes(network)
-    blocks = [
-        _Block((node.name, form), value_bytes(node.shape, form), *alive[node.name])
-        for node in network
-        for form in sorted(formats.kept[node.name])
-    ]
+    blocks = [_Block(node.name, kept_bytes(node.shape, formats.kept[node.name]), *alive[node.name]) for node in network]
     bound = peak_bytes(network, formats)
     best: Arena | None = None
     order: list[_Block] = []
     for precedence in ORDERS:
-        candidate = sorted(blocks, key=lambda block: (*precedence(block), block.start, block.key))
+        candidate = sorted(blocks, key=lambda block: (*precedence(block), block.start, block.name))
         arena = _first_fit(candidate)
         if best is None or arena.size < best.size:
             best, order = arena, candidate
@@ -85,7 +93,7 @@ def plan_arena(network: Network, formats: Formats) -> Arena:
     arena = best
     for _ in range(MOST_REPAIRS):
         offsets = arena.offsets
-        highest = max(range(len(order)), key=lambda i: (offsets[order[i].key] + order[i].size, i))
+        highest = max(range(len(order)), key=lambda i: (offsets[order[i].name] + order[i].size, i))
         if highest == 0:
             break
         order = [order[highest], *order[:highest], *order[highest + 1 :]]
@@ -99,7 +107,7 @@ def plan_arena(network: Network, formats: Formats) -> Arena:
 
 def _first_fit(blocks: Sequence[_Block]) -> Arena:
     placed: list[tuple[int, int, int, int]] = []
-    offsets: dict[tuple[str, str], int] = {}
+    offsets: dict[str, int] = {}
     for block in blocks:
         offset = 0
         for other, size, start, end in placed:
@@ -107,7 +115,7 @@ def _first_fit(blocks: Sequence[_Block]) -> Arena:
                 if offset + block.size <= other:
                     break
                 offset = max(offset, other + size)
-        offsets[block.key] = offset
+        offsets[block.name] = offset
         insort(placed, (offset, block.size, block.start, block.end))
     return Arena(offsets, max((offset + size for offset, size, _, _ in placed), default=0))
 
@@ -115,6 +123,6 @@ def _first_fit(blocks: Sequence[_Block]) -> Arena:
 def peak_bytes(network: Network, formats: Formats) -> int:
     """The largest sum of live values over all steps: no placement can be smaller."""
     alive = lifetimes(network)
-    sizes = {n.name: sum(value_bytes(n.shape, form) for form in formats.kept[n.name]) for n in network}
+    sizes = {node.name: kept_bytes(node.shape, formats.kept[node.name]) for node in network}
     steps = range(len(network.nodes))
     return max(sum(sizes[name] for name, (first, last) in alive.items() if first <= step <= last) for step in steps)

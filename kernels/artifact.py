@@ -5,18 +5,19 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from math import inf
 from pathlib import Path
 
 import numpy as np
 
 from bitplan.atomic_file import write_atomically
+from bitplan.compute import KERNELS, kernels_for, supports_format
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.errors import UsageError
-from bitplan.formats import Formats, Range, derive_formats
-from bitplan.kernels.arena import Arena, plan_arena
+from bitplan.formats import Formats, Range, Ranges, derive_formats, in_order, top_code
+from bitplan.kernels.arena import plan_arena
 from bitplan.network import (
     OPS,
+    SAME_RANGE,
     Activation,
     AveragePool,
     Conv2d,
@@ -31,13 +32,14 @@ from bitplan.network import (
     Slice,
     Weights,
 )
-from bitplan.variant import F32, U8, Variant
+from bitplan.variant import F32, FORMATS, U1, U8, Variant
 
 MAGIC = b"BITPLAN\0"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 112
-ABSENT = 0xFFFFFFFF
-FORMAT_BITS = {F32: 1, U8: 2}
+WEIGHT_RECORD = "<BBIQQ"
+NO_RANGE = Range(1.0, 0)
+"""What stands for the range of a format that a value is not kept in."""
 
 
 def artifact_bytes(network: Network, variants: Mapping[str, Variant]) -> int:
@@ -57,19 +59,33 @@ def constant_bytes(network: Network) -> int:
     return HEADER_BYTES + _graph_bytes(network) + shifts
 
 
+def layer_kernel(layer: str, variant: Variant, asked: str | None = None) -> str:
+    """The compute kernel of a layer: the one asked for, or the first that can run the variant.
+    Raises UsageError, naming the layer, for one that cannot."""
+    possible = kernels_for(variant)
+    if asked and asked not in possible:
+        raise UsageError(
+            f"layer {layer!r} as {variant} cannot run on the kernel {asked!r}; name one of {', '.join(possible)}, or none"
+        )
+    return asked or possible[0]
+
+
 def write_artifact(
     path: Path,
     network: Network,
     weights: Weights,
     layers: Mapping[str, EncodedLayer],
-    ranges: Mapping[str, Range],
+    ranges: Ranges,
     *,
+    kernels: Mapping[str, str] | None = None,
     policy_hash: bytes = bytes(32),
     planned_batch: int = 1,
 ) -> int:
-    """Writes the artifact atomically and returns its size in bytes; `ranges` covers every value kept in u8.
-    Raises UsageError for a missing range and OSError (with the path) when the file cannot be written."""
-    data = pack_artifact(network, weights, layers, ranges, policy_hash=policy_hash, planned_batch=planned_batch)
+    """Writes the artifact atomically and returns its size in bytes; see `pack_artifact`.
+    Raises OSError (with the path) when the file cannot be written."""
+    data = pack_artifact(
+        network, weights, layers, ranges, kernels=kernels, policy_hash=policy_hash, planned_batch=planned_batch
+    )
     write_atomically(path, data)
     return len(data)
 
@@ -78,25 +94,35 @@ def pack_artifact(
     network: Network,
     weights: Weights,
     layers: Mapping[str, EncodedLayer],
-    ranges: Mapping[str, Range],
+    ranges: Ranges,
     *,
+    kernels: Mapping[str, str] | None = None,
     policy_hash: bytes = bytes(32),
     planned_batch: int = 1,
 ) -> bytes:
-    """The artifact as bytes; see `write_artifact`. `weights` holds scale and shift of separate batch norms."""
+    """The artifact as bytes. `weights` holds scale and shift of separate batch norms; `ranges` those of every value in
+    all formats of codes that it is kept in (in u8, an operation of SAME_RANGE without one takes that of its input);
+    `kernels` the compute kernels of layers (where one is not named, the first that can run it).
+
+    Raises UsageError, naming the value or layer, for a range that is missing or that its format cannot have, a kernel
+    that cannot run its layer, and a layer that cannot read its format."""
     formats = derive_formats(network, {name: layer.variant for name, layer in layers.items()})
     arena = plan_arena(network, formats)
     numbers = {node.name: number for number, node in enumerate(network)}
     graph, body = bytearray(_preprocessing(network)), bytearray()
     for node in network:
-        if U8 in formats.kept[node.name] and node.name not in ranges:
-            raise UsageError(f"value {node.name!r} is kept in 8 bits but has no calibrated range; calibrate first")
-        graph += _node(node, numbers, formats, arena, ranges.get(node.name, Range(1.0, 0)))
+        held = {form: _range(network, node, form, ranges) for form in formats.kept[node.name] if form != F32}
+        graph += _node(node, numbers, formats, arena.offsets[node.name], held)
         if isinstance(node.op, Conv2d | Linear):
             layer = layers[node.name]
-            packed = encoding_of(layer.variant).pack(layer)
+            encoding, packed = encoding_of(layer.variant), encoding_of(layer.variant).pack(layer)
+            kernel = KERNELS.index(layer_kernel(node.name, layer.variant, (kernels or {}).get(node.name)))
+            if not supports_format(network.weight_shape(node), layer.variant.activation):
+                raise UsageError(
+                    f"layer {node.name!r} has groups and cannot read {layer.variant.activation}; choose another variant"
+                )
             graph += struct.pack(
-                "<BIQQ", encoding_of(layer.variant).number, len(layer.kept_positions), len(body), len(packed)
+                WEIGHT_RECORD, encoding.number, kernel, len(layer.kept_positions), len(body), len(packed)
             )
             body += packed
         elif isinstance(node.op, ScaleShift):
@@ -132,25 +158,34 @@ def _preprocessing(network: Network) -> bytes:
     return struct.pack(f"<HHH{len(pairs)}f", p.resize, p.crop, len(p.mean), *pairs)
 
 
-def _node(node: Node, numbers: Mapping[str, int], formats: Formats, arena: Arena, held: Range) -> bytes:
+def _range(network: Network, node: Node, form: str, ranges: Ranges) -> Range:
+    source = node
+    while form == U8 and form not in ranges.get(source.name, {}) and isinstance(source.op, SAME_RANGE):
+        source = network.by_name[source.inputs[0]]
+    held = ranges.get(source.name, {}).get(form)
+    if held is None:
+        raise UsageError(f"value {node.name!r} is kept in {form} but has no calibrated range for that; calibrate first")
+    if held.zero_point > top_code(form) or (form != U1 and held.zero_point % 1):
+        raise UsageError(
+            f"value {node.name!r} has the zero point {held.zero_point:g} in {form}; the codes of {form} are the whole "
+            f"numbers from 0 to {top_code(form)}, calibrate for that format"
+        )
+    return held
+
+
+def _node(node: Node, numbers: Mapping[str, int], formats: Formats, offset: int, ranges: Mapping[str, Range]) -> bytes:
     activation = node.activation
-    low, high = (activation.low, activation.high) if activation.kind == "clamp" else (-inf, inf)
+    data = struct.pack("<BB", OPS.index(type(node.op)), Activation.KINDS.index(activation.kind))
+    if activation.kind == "clamp":
+        data += struct.pack("<ff", activation.low, activation.high)
     read = formats.read.get(node.name)
+    kept = sum(1 << FORMATS.index(form) for form in in_order(formats.kept[node.name]))
+    data += struct.pack("<BB", kept, 1 + FORMATS.index(read) if read else 0)
+    for form in FORMATS[1:]:
+        held = ranges.get(form, NO_RANGE)
+        data += struct.pack("<fB", held.scale, int(2 * held.zero_point if form == U1 else held.zero_point))
     name = node.name.encode()
-    data = struct.pack(
-        "<BBffBBfBII",
-        OPS.index(type(node.op)),
-        Activation.KINDS.index(activation.kind),
-        low,
-        high,
-        sum(FORMAT_BITS[form] for form in formats.kept[node.name]),
-        FORMAT_BITS[read] if read else 0,
-        held.scale,
-        held.zero_point,
-        arena.offsets.get((node.name, F32), ABSENT),
-        arena.offsets.get((node.name, U8), ABSENT),
-    )
-    data += struct.pack(f"<B{len(node.shape)}I", len(node.shape), *node.shape)
+    data += struct.pack(f"<IB{len(node.shape)}I", offset, len(node.shape), *node.shape)
     data += struct.pack(f"<B{len(node.inputs)}H", len(node.inputs), *(numbers[i] for i in node.inputs))
     return data + struct.pack("<H", len(name)) + name + _fields(node)
 
@@ -181,6 +216,9 @@ def _graph_bytes(network: Network) -> int:
     nothing = Formats({name: frozenset() for name in numbers}, {})
     size = len(_preprocessing(network)) + 2 * len(network.outputs)
     for node in network:
-        size += len(_node(node, numbers, nothing, Arena({}, 0), Range(1.0, 0)))
-        size += 21 if isinstance(node.op, Conv2d | Linear) else 8 if isinstance(node.op, ScaleShift) else 0
+        size += len(_node(node, numbers, nothing, 0, {}))
+        if isinstance(node.op, Conv2d | Linear):
+            size += struct.calcsize(WEIGHT_RECORD)
+        elif isinstance(node.op, ScaleShift):
+            size += 8
     return size

@@ -79,8 +79,14 @@ class Runtime:
 
     @property
     def steps(self) -> list[str]:
-        """The steps that are timed: one per node, and `<node>:u8` behind a node whose value is kept in both formats."""
+        """The steps that are timed: one per node, and `<node>:<format>` behind a node without weights for every format
+        of its value but the one that it writes."""
         return self._compiled.steps
+
+    @property
+    def step_kernels(self) -> list[str]:
+        """The compute kernel of each step (see bitplan/compute.py); empty where there are no weights."""
+        return self._compiled.step_kernels
 
     @property
     def planned_batch(self) -> int:

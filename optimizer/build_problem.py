@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.compute import supports_format
 from bitplan.encodings import encoding_of
 from bitplan.errors import UsageError
 from bitplan.kernels.artifact import constant_bytes, layer_bytes
@@ -23,9 +24,9 @@ from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.memory import add_memory
 from bitplan.optimizer.problem import Choices, Problem
 from bitplan.optimizer.value_formats import Decided, Kept, ValueFormats, ValueGroup, add_value_formats
-from bitplan.profiles.steps import StepKey, all_keys, quantise_key, step_key
+from bitplan.profiles.steps import StepKey, StepKeys, all_keys
 from bitplan.targets import Targets
-from bitplan.variant import F32, OPERATION, U8, Variant
+from bitplan.variant import Variant
 
 if TYPE_CHECKING:
     from bitplan.profiles.device import DeviceProfile
@@ -109,7 +110,7 @@ def _validated(network: Network, menu: Menu) -> dict[str, tuple[Variant, ...]]:
             raise UsageError(f"the menu of layer {node.name!r} is empty; allow it one variant at least")
         shape = network.weight_shape(node)
         for variant in variants:
-            if not encoding_of(variant).supports(shape):
+            if not (encoding_of(variant).supports(shape) and supports_format(shape, variant.activation)):
                 raise UsageError(f"layer {node.name!r} ({shape}) cannot be {variant}; take it off the layer's menu")
         allowed[node.name] = variants
     return allowed
@@ -153,7 +154,8 @@ def full_precision_limit(network: Network, targets: Targets) -> int | None:
 
 @dataclass(frozen=True)
 class _Latency:
-    """The latency of every step: by the layer's variant, or the format read, and by the formats of the own value."""
+    """The latency of every step: by the layer's variant and by the formats of the node's own value, from which follows
+    what a node without weights reads."""
 
     builder: ProblemBuilder
     network: Network
@@ -169,19 +171,11 @@ class _Latency:
         for node in self.network:
             kept = self.values.kept[node.name]
             if node.name in self.layers:
-                variants: Sequence[Variant] = self.allowed[node.name]
-                costs = [[self._seconds(executed, node, v, formats) for formats in kept.formats] for v in variants]
+                variants = self.allowed[node.name]
+                costs = [[self._layer(executed, node, v, formats) for formats in kept.formats] for v in variants]
                 self._add(self.layers[node.name], kept, np.array(costs))
             else:
-                read = self.values.read.get(node.name, Decided(None, (frozenset([F32]),)))
-                # the format read follows from that of the own value, so both are decided by the same group
-                formats_read = (
-                    read.formats if len(read.formats) == len(kept.formats) else read.formats * len(kept.formats)
-                )
-                seconds = [
-                    self._seconds(executed, node, OPERATION[next(iter(form))], formats)
-                    for form, formats in zip(formats_read, kept.formats, strict=True)
-                ]
+                seconds = [self._operation(executed, node, formats) for formats in kept.formats]
                 self._add(None, kept, np.array([seconds]))
 
     def _add(self, group: int | None, kept: Decided, costs: NDArray[np.float64]) -> None:
@@ -196,10 +190,18 @@ class _Latency:
         else:
             self.builder.add_pair(LATENCY, group, kept.group, costs)
 
-    def _seconds(self, executed: frozenset[StepKey], node: Node, variant: Variant, formats: Kept) -> float:
-        output = F32 if F32 in formats else U8
-        keys = [step_key(self.network, node, variant, output, self.threads, self.batch)]
-        if len(formats) == 2:
-            keys.append(quantise_key(self.network, node, self.threads, self.batch))
-        # formats that no policy can bring about together have no measured steps, and the forbidden pairs exclude them
+    # Formats that no policy can bring about together have no measured steps; the forbidden pairs exclude them.
+
+    def _layer(self, executed: frozenset[StepKey], node: Node, variant: Variant, formats: Kept) -> float:
+        """Seconds of a layer under the fastest of its kernels."""
+        keys = self._keys.layer(node, variant, formats).values()
+        return min((self.device.latency(key).median for key in keys if key in executed), default=0.0)
+
+    def _operation(self, executed: frozenset[StepKey], node: Node, formats: Kept) -> float:
+        """Seconds of a node without weights and of the conversions behind it."""
+        keys = self._keys.operation(node, formats).values()
         return sum(self.device.latency(key).median for key in keys if key in executed)
+
+    @property
+    def _keys(self) -> StepKeys:
+        return StepKeys(self.network, self.threads, self.batch)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import encoding_of
-from bitplan.kernels.arena import lifetimes, value_bytes
+from bitplan.kernels.arena import kept_bytes, lifetimes
 from bitplan.network import Network, ScaleShift
 from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.value_formats import ValueFormats
@@ -20,7 +20,8 @@ MEMORY = "memory"
 
 
 def resident_weight_bytes(network: Network, variants: Mapping[str, Variant]) -> int:
-    """Bytes of weights in memory under one variant per layer, scales and shifts of separate batch norms included."""
+    """Bytes of weights in memory under one variant per layer, each on the kernel that keeps most, scales and shifts of
+    separate batch norms included."""
     layers = sum(
         encoding_of(variants[node.name]).resident_bytes(network.weight_shape(node), variants[node.name])
         for node in network.layers
@@ -77,7 +78,7 @@ def _fullest(
             if not first <= step <= last:
                 continue
             kept = values.kept[node.name]
-            sizes = [batch * sum(value_bytes(node.shape, form) for form in formats) for formats in kept.formats]
+            sizes = [batch * kept_bytes(node.shape, formats) for formats in kept.formats]
             if kept.group is None:
                 constant += sizes[0]
             else:

@@ -17,7 +17,7 @@ from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.solution import Solution, Status
 from bitplan.policies.policy import Certificate, Policy
 from bitplan.targets import Targets
-from bitplan.variant import FLOAT32, Variant
+from bitplan.variant import BITS, FLOAT32, Variant
 
 if TYPE_CHECKING:
     from bitplan.profiles.device import DeviceProfile
@@ -82,16 +82,17 @@ def uniform(
 
 
 def uniform_variants(network: Network, variant: Variant, menu: Menu) -> dict[str, Variant] | None:
-    """One variant per layer: the given one, else the same encoding with other parameters, else the one of the most
-    similar size, float32 where the menu has nothing; None if no layer may have the given one."""
+    """One variant per layer: the given one, else the same encoding with other activations or parameters, else the one
+    of the most similar size, float32 where the menu has nothing; None if no layer may have the given one."""
     chosen = {}
     for node in network.layers:
         allowed: Sequence[Variant] = menu.get(node.name) or (FLOAT32,)
         size = layer_bytes(network, node, variant)
 
-        def distance(other: Variant, size: int = size, name: str = node.name) -> tuple[bool, bool, int]:
-            other_size = layer_bytes(network, network.by_name[name], other)
-            return other != variant, other.encoding != variant.encoding, abs(other_size - size)
+        def distance(other: Variant, size: int = size, name: str = node.name) -> tuple[bool, bool, int, int]:
+            difference = abs(layer_bytes(network, network.by_name[name], other) - size)
+            bits = abs(BITS[other.activation] - BITS[variant.activation])
+            return other != variant, other.encoding != variant.encoding, difference, bits
 
         chosen[node.name] = min(allowed, key=distance)
     return chosen if variant in chosen.values() else None

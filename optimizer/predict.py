@@ -1,7 +1,7 @@
 """What a policy will cost: predicted totals of a whole network, without any solver.
 
-Latency sums the medians of the very steps that the program sums; bytes are those of the file; resident bytes are
-weights plus the planned arena.
+Latency sums the medians of the very steps that the program sums, with the fastest kernel for each layer; bytes are those
+of the file; resident bytes are weights plus the planned arena.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING
 
+from bitplan.compute import kernels_for
 from bitplan.encodings import encoding_of
 from bitplan.errors import UsageError
 from bitplan.formats import derive_formats
@@ -19,7 +20,7 @@ from bitplan.kernels.artifact import artifact_bytes, layer_bytes
 from bitplan.network import Network
 from bitplan.optimizer.memory import resident_weight_bytes
 from bitplan.policies.policy import Certificate, LayerPolicy, Policy
-from bitplan.profiles.steps import QUANTISE_SUFFIX, policy_steps
+from bitplan.profiles.steps import Kernels, policy_steps
 from bitplan.targets import Targets
 from bitplan.variant import Variant
 
@@ -64,17 +65,23 @@ class Predictor:
             for node in self.network.layers
         )
 
-    def step_seconds(self, variants: Mapping[str, Variant]) -> dict[str, float] | None:
+    def kernels(self, variants: Mapping[str, Variant]) -> dict[str, str]:
+        """The fastest compute kernel of every layer; without a device profile, the first that can run it."""
+        if self.device_profile is None:
+            return {node.name: kernels_for(variants[node.name])[0] for node in self.network.layers}
+        return self.device_profile.fastest_kernels(self.network, variants, self.threads, self.batch)
+
+    def step_seconds(self, variants: Mapping[str, Variant], kernels: Kernels) -> dict[str, float] | None:
         """The median latency of every executor step, by the step's name."""
         if self.device_profile is None:
             return None
-        steps = policy_steps(self.network, variants, self.threads, self.batch)
+        steps = policy_steps(self.network, variants, self.threads, self.batch, kernels)
         return {step: self.device_profile.latency(key).median for step, key in steps.items()}
 
-    def totals(self, variants: Mapping[str, Variant]) -> dict[str, float | int | None]:
-        """The whole network's figures, named as in Policy.predicted."""
+    def totals(self, variants: Mapping[str, Variant], kernels: Kernels | None = None) -> dict[str, float | int | None]:
+        """The whole network's figures, named as in Policy.predicted, with the given kernels or the fastest ones."""
         self._require_complete(variants)
-        seconds = self.step_seconds(variants)
+        seconds = self.step_seconds(variants, kernels or self.kernels(variants))
         losses = [self.loss(node.name, variants[node.name]) for node in self.network.layers]
         return {
             "file_bytes": artifact_bytes(self.network, variants),
@@ -91,17 +98,17 @@ class Predictor:
         certificate: Certificate | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> Policy:
-        """A Policy with every layer's and the network's predictions. A layer's latency includes the conversion of
-        its value where that is kept in both formats."""
-        totals = self.totals(variants)
-        seconds = self.step_seconds(variants)
+        """A Policy with the fastest kernels, and with every layer's and the network's predictions."""
+        self._require_complete(variants)
+        kernels = self.kernels(variants)
+        totals = self.totals(variants, kernels)
+        seconds = self.step_seconds(variants, kernels)
         layers = []
         for node in self.network.layers:
-            variant, latency = variants[node.name], None
-            if seconds is not None:
-                latency = 1e3 * (seconds[node.name] + seconds.get(node.name + QUANTISE_SUFFIX, 0.0))
+            variant, name = variants[node.name], node.name
+            latency = None if seconds is None else 1e3 * seconds[name]
             size = layer_bytes(self.network, node, variant)
-            layers.append(LayerPolicy(node.name, variant, size, latency, self.loss(node.name, variant)))
+            layers.append(LayerPolicy(name, variant, size, latency, self.loss(name, variant), kernels[name]))
         hashes = dict(self.loss_profile.hashes) if self.loss_profile is not None else {}
         hashes["network"] = self.network.content_hash
         if self.device_profile is not None:
@@ -131,7 +138,9 @@ def predict(
     *,
     threads: int = 1,
     batch: int = 1,
+    kernels: Kernels | None = None,
 ) -> dict[str, float | int | None]:
     """Predicted totals of any policy: `file_bytes`, `resident_bytes`, `latency_ms`, `loss`,
-    `full_precision_weights`. Raises UsageError where a layer or a measurement is missing."""
-    return Predictor(network, loss_profile, device_profile, threads, batch).totals(variants)
+    `full_precision_weights`; with the given kernels of layers, or the fastest ones. Raises UsageError where a layer or
+    a measurement is missing."""
+    return Predictor(network, loss_profile, device_profile, threads, batch).totals(variants, kernels)

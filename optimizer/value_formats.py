@@ -1,10 +1,9 @@
 """Which decisions settle in which formats a value is kept (the rule is that of bitplan/formats.py).
 
-Each reader of a value reads it in one format, and the value is kept in the union of these. Where one group alone
+Each reader of a value reads it in one format or two, and the value is kept in the union of these. Where one group alone
 decides them all, the value's formats are a function of that group's option. Where several do, the value gets a group
 of its own, tied to its readers by forbidden pairs. A union of many readers is no pairwise condition, so each option
-names who settled it: "f32", "u8", or "both" because reader number j is the first that wants the other format. Given the
-readers, exactly one option is allowed.
+says for every format which reader is the first that wants it. Given the readers, exactly one option is allowed.
 """
 
 from __future__ import annotations
@@ -14,12 +13,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bitplan.formats import in_order, kept_formats, residual_format
 from bitplan.network import Network, Node, Softmax
 from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.variant import F32, U8, Variant
 
 Kept = frozenset[str]
-ONLY_F32, ONLY_U8, BOTH, UNREAD = frozenset([F32]), frozenset([U8]), frozenset([F32, U8]), frozenset[str]()
+ONLY_F32, ONLY_U8, UNREAD = frozenset([F32]), frozenset([U8]), frozenset[str]()
+
+FirstReaders = Mapping[str, int]
+"""By format: the number of the first reader that wants it; a format that none wants is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +39,24 @@ class ValueGroup:
 
     group: int
     readers: tuple[Decided, ...]
-    options: tuple[tuple[str, int], ...]
-    """(format of the first readers, number of the first reader that wants another; len(readers): none does)."""
+    options: tuple[FirstReaders, ...]
 
     def option(self, choices: Sequence[int]) -> int:
         """The one option that is allowed beside the readers' choices."""
-        formats = [r.formats[0 if r.group is None else choices[r.group]] for r in self.readers]
-        return next(
-            number
-            for number, option in enumerate(self.options)
-            if all(_agrees(kept, reader, option) for reader, kept in enumerate(formats))
-        )
+        wanted = [r.formats[0 if r.group is None else choices[r.group]] for r in self.readers]
+        first: dict[str, int] = {}
+        for number, formats in enumerate(wanted):
+            first = _with_reader(first, number, formats)
+        return self.options.index(first)
 
 
 @dataclass
 class ValueFormats:
     """`kept[value]`: how its formats are decided; `groups`: the groups added, in the order in which they depend on
-    each other; `read[node]`: how the format in which a node without weights reads its inputs is decided."""
+    each other."""
 
     kept: dict[str, Decided] = field(default_factory=dict)
     groups: list[ValueGroup] = field(default_factory=list)
-    read: dict[str, Decided] = field(default_factory=dict)
 
 
 def add_value_formats(
@@ -64,70 +64,96 @@ def add_value_formats(
 ) -> ValueFormats:
     """Adds the groups and forbidden pairs of all values; layers must have their groups already."""
     found = ValueFormats()
-    for node in network.layers:
-        formats = tuple(frozenset([variant.activation]) for variant in menu[node.name])
-        found.read[node.name] = _simplest(Decided(layer_groups[node.name], formats))
     for node in reversed(network.nodes):
-        readers = [found.read[reader.name] for reader in network.readers[node.name]]
-        if node.name in network.outputs:
+        readers = [
+            _layer_reads(reader, node, menu[reader.name], layer_groups[reader.name])
+            if reader.name in layer_groups
+            else _operation_reads(reader, found.kept[reader.name])
+            for reader in network.readers[node.name]
+        ]
+        if node.name in network.outputs or not readers:
             readers.append(Decided(None, (ONLY_F32,)))
-        kept = _kept(builder, node, readers, found)
-        found.kept[node.name] = kept
-        if node.inputs and node.name not in layer_groups:
-            wide = isinstance(node.op, Softmax)
-            formats = tuple(ONLY_U8 if f == ONLY_U8 and not wide else ONLY_F32 for f in kept.formats)
-            found.read[node.name] = _simplest(Decided(kept.group, formats))
+        read = _union(builder, node, readers, found)
+        found.kept[node.name] = _simplest(read.group, [kept_formats(node, formats) for formats in read.formats])
     return found
 
 
-def _kept(builder: ProblemBuilder, node: Node, readers: Sequence[Decided], found: ValueFormats) -> Decided:
-    if not readers:
-        return Decided(None, (ONLY_F32,))
+def _layer_reads(layer: Node, value: Node, menu: Sequence[Variant], group: int) -> Decided:
+    """A layer reads its input in its variant's activation format; it may read the same value as residual too."""
+    formats = []
+    for variant in menu:
+        by_place = [variant.activation, *(residual_format(variant.activation) for _ in layer.inputs[1:])]
+        formats.append(frozenset(form for name, form in zip(layer.inputs, by_place, strict=True) if name == value.name))
+    return _simplest(group, formats)
+
+
+def _operation_reads(node: Node, kept: Decided) -> Decided:
+    """A node without weights reads u8 if its own value is kept in that alone, else f32; softmax always reads f32."""
+    wide = isinstance(node.op, Softmax)
+    return _simplest(kept.group, [ONLY_U8 if f == ONLY_U8 and not wide else ONLY_F32 for f in kept.formats])
+
+
+def _union(builder: ProblemBuilder, node: Node, readers: Sequence[Decided], found: ValueFormats) -> Decided:
+    """The formats in which any of the readers reads the value of a node."""
     merged = _merged(readers)
-    deciding = [reader for reader in merged if reader.group is not None]
     constant = UNREAD.union(*(reader.formats[0] for reader in merged if reader.group is None))
-    if len(deciding) <= 1 or constant == BOTH:
-        only = deciding[0] if deciding and constant != BOTH else Decided(None, (UNREAD,))
-        return _simplest(Decided(only.group, tuple(formats | constant for formats in only.formats)))
-    options = [(form, first) for form in (F32, U8) for first in (len(merged), *range(len(merged)))]
-    options = [option for option in options if _possible(merged, option)]
-    labels = [form if first == len(merged) else f"both ({form} until reader {first})" for form, first in options]
-    group = builder.add_group(f"{node.name}: formats", labels)
-    for number, reader in enumerate(merged):
+    deciding = [reader for reader in merged if not all(formats <= constant for formats in reader.formats)]
+    if not deciding:
+        return Decided(None, (constant,))
+    if len(deciding) == 1:
+        return _simplest(deciding[0].group, [formats | constant for formats in deciding[0].formats])
+    # the constant reader is number 0, so that whoever wants the same later changes nothing
+    numbered = [*([Decided(None, (constant,))] if constant else []), *deciding]
+    options = _options(numbered)
+    group = builder.add_group(f"{node.name}: formats", [_label(option) for option in options])
+    for number, reader in enumerate(numbered):
         if reader.group is not None:
             mask = [[not _agrees(formats, number, option) for option in options] for formats in reader.formats]
             builder.forbid(reader.group, group, np.array(mask))
-    found.groups.append(ValueGroup(group, tuple(merged), tuple(options)))
-    kept = tuple(frozenset([form]) if first == len(merged) else BOTH for form, first in options)
-    return _simplest(Decided(group, kept))
+    found.groups.append(ValueGroup(group, tuple(numbered), tuple(options)))
+    return _simplest(group, [frozenset(option) for option in options])
 
 
 def _merged(readers: Sequence[Decided]) -> list[Decided]:
     """Readers that the same group decides become one that wants the union of their formats."""
-    by_group: dict[int | None, tuple[Kept, ...]] = {}
+    by_group: dict[int | None, list[Kept]] = {}
     for reader in readers:
         earlier = by_group.get(reader.group)
         by_group[reader.group] = (
-            reader.formats if earlier is None else tuple(a | b for a, b in zip(earlier, reader.formats, strict=True))
+            list(reader.formats) if earlier is None else [a | b for a, b in zip(earlier, reader.formats, strict=True)]
         )
-    return [_simplest(Decided(group, formats)) for group, formats in by_group.items()]
+    return [_simplest(group, formats) for group, formats in by_group.items()]
 
 
-def _agrees(formats: Kept, number: int, option: tuple[str, int]) -> bool:
+def _options(readers: Sequence[Decided]) -> list[FirstReaders]:
+    """The options that readers who choose independently can bring about."""
+    options: list[FirstReaders] = [{}]
+    for number, reader in enumerate(readers):
+        wanted = dict.fromkeys(reader.formats)
+        after = (_with_reader(option, number, formats) for option in options for formats in wanted)
+        options = [dict(items) for items in dict.fromkeys(tuple(sorted(option.items())) for option in after)]
+    return options
+
+
+def _with_reader(first: FirstReaders, number: int, formats: Kept) -> dict[str, int]:
+    return {**dict.fromkeys(formats, number), **first}
+
+
+def _agrees(formats: Kept, number: int, option: FirstReaders) -> bool:
     """Whether the reader of this number may want these formats under an option of the value's group."""
-    form, first = option
-    if number < first:
-        return formats == {form}
-    # "both" is settled by the first reader that wants the other format, or both at once if it is reader 0
-    return number > first or (formats != {form} and (first > 0 or (formats == BOTH and form == F32)))
+    return formats <= option.keys() and all(
+        form in formats if number == first else form not in formats for form, first in option.items() if number <= first
+    )
 
 
-def _possible(readers: Sequence[Decided], option: tuple[str, int]) -> bool:
-    return all(any(_agrees(formats, n, option) for formats in reader.formats) for n, reader in enumerate(readers))
+def _label(option: FirstReaders) -> str:
+    """The formats, each with its first reader where that is not number 0."""
+    parts = (f"{form} from reader {option[form]}" if option[form] else form for form in in_order(frozenset(option)))
+    return " + ".join(parts)
 
 
-def _simplest(decided: Decided) -> Decided:
+def _simplest(group: int | None, formats: Sequence[Kept]) -> Decided:
     """Formats that are the same under every option are constant."""
-    if decided.group is not None and len(set(decided.formats)) == 1:
-        return Decided(None, decided.formats[:1])
-    return decided
+    if len(set(formats)) == 1:
+        return Decided(None, (formats[0],))
+    return Decided(group, tuple(formats))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from bitplan.encodings import BY_NAME, default_menu, encoding_of
+from bitplan.encodings import BY_NAME, default_menu
 from bitplan.errors import UsageError
 from bitplan.network import Network
-from bitplan.policies.variants import parse_variants
+from bitplan.policies.variants import parse_variants, supports, why_not
 from bitplan.suggest import suggestion
 from bitplan.variant import FLOAT32, Variant
 from bitplan.yaml_file import read_mapping, read_mapping_file
@@ -64,8 +64,9 @@ def load_preset(name: str) -> Preset:
 
 
 def variants_of(entries: Sequence[str] | None) -> tuple[Variant, ...]:
-    """The variants behind a list of encodings (`int4`), variants (`apb:kept=0.03`), presets (`low-bit`) and preset
-    files (`mine.yaml`), in order and each once; None stands for every variant of every encoding. Raises UsageError."""
+    """The variants behind a list of encodings (`int4`, `apb@u2`), variants (`apb:kept=0.03`), presets (`low-bit`) and
+    preset files (`mine.yaml`), in order and each once; None stands for every variant of every encoding on its usual
+    activations. Raises UsageError."""
     if entries is None:
         return default_menu()
     found: list[Variant] = []
@@ -79,7 +80,7 @@ def variants_of(entries: Sequence[str] | None) -> tuple[Variant, ...]:
 def _entry(entry: str) -> tuple[Variant, ...]:
     if entry in preset_names() or entry.endswith((".yaml", ".yml")):
         return load_preset(entry).variants
-    if entry.partition(":")[0] in BY_NAME:
+    if entry.partition(":")[0].partition("@")[0] in BY_NAME:
         return parse_variants(entry)
     hint = suggestion(entry, (*BY_NAME, *preset_names()), "encodings and presets")
     raise UsageError(f"unknown encoding or preset {entry!r}; {hint}")
@@ -90,7 +91,7 @@ def menu_for(
 ) -> Menu:
     """The variants that each layer of the network may get, in the network's order of layers.
 
-    encodings: see `variants_of`; a layer's menu has those of them that support its shape.
+    encodings: see `variants_of`; a layer's menu has those of them that its shape supports.
     pins: `layer=encoding` or `layer=variant`; replaces the layer's menu, whether or not `encodings` has it there.
     exclude: layers kept in float32.
     Layers are named exactly or by a pattern (`blocks.*.conv1`); an exact name beats a pattern, otherwise two rules
@@ -101,17 +102,15 @@ def menu_for(
     menu: Menu = {}
     for layer in network.layers:
         shape = network.weight_shape(layer)
-        menu[layer.name] = tuple(v for v in offered if encoding_of(v).supports(shape))
+        menu[layer.name] = tuple(v for v in offered if supports(v, shape))
     for name, (variants, rule) in _rules(network, pins, exclude).items():
         shape = network.weight_shape(network.by_name[name])
-        menu[name] = tuple(v for v in variants if encoding_of(v).supports(shape))
+        menu[name] = tuple(v for v in variants if supports(v, shape))
         if not menu[name]:
-            raise UsageError(
-                f"{rule}: layer {name!r} of shape {shape} does not support {variants[0].encoding}; pin another"
-            )
+            raise UsageError(f"{rule}: layer {name!r} cannot be {variants[0]}: {why_not(variants[0], shape)}")
     for name, variants in menu.items():
         if not variants:
-            names = ", ".join(dict.fromkeys(v.encoding for v in offered))
+            names = ", ".join(dict.fromkeys(str(replace(v, parameters=())) for v in offered))
             raise UsageError(f"layer {name!r} supports none of {names}; add an encoding or exclude the layer")
     return menu
 

@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitplan.compute import kernels_for
 from bitplan.targets import Targets
 from bitplan.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPolicy:
-    """One layer's variant, with the expected file bytes, median milliseconds and loss increase of the layer."""
+    """One layer's variant, with the expected file bytes, median milliseconds and loss increase of the layer, and the
+    compute kernel that runs it (see bitplan/compute.py; left out: the first that can)."""
 
     name: str
     variant: Variant
     bytes: int
     latency_ms: float | None = None
     loss: float | None = None
+    kernel: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernel", self.kernel or kernels_for(self.variant)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,7 @@ class Policy:
     @property
     def variants(self) -> dict[str, Variant]:
         return {layer.name: layer.variant for layer in self.layers}
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        return {layer.name: layer.kernel for layer in self.layers}

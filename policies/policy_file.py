@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.atomic_file import write_atomically
+from bitplan.compute import kernels_for
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.policies.policy import Certificate, LayerPolicy, Policy
 from bitplan.policies.policy_json import checked, one_line_per_layer, plain
 from bitplan.policies.validate import validate_against
-from bitplan.policies.variants import check_variant, usual_activation
+from bitplan.policies.variants import check_kernel, check_variant, usual_activation
 from bitplan.targets import Targets
 from bitplan.variant import Variant
 
 __all__ = ["VERSION", "policy_hash", "read_policy", "validate_against", "write_policy"]
 
 FORMAT = "bitplan policy"
-VERSION = 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+VERSION = 2
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda content: content,  # version 2 added formats below u8 and kernels, which older files do not name
+}
 """By version: turns a file of that version into one of the next. Add the step and raise VERSION together."""
 
 TARGET_KEYS = {
@@ -36,12 +39,14 @@ TARGET_KEYS = {
 
 
 def policy_hash(policy: Policy) -> bytes:
-    """SHA-256 (32 bytes) of the decision alone: per layer name, encoding, activation format and parameters, whatever
-    the order of the layers. Predictions, targets, certificate, hashes and settings do not count (FORMAT.md)."""
-    rows = []
-    for name, variant in sorted(policy.variants.items()):
-        parameters = sorted((key, float(value)) for key, value in variant.parameters)
-        rows.append([name, variant.encoding, variant.activation, parameters])
+    """SHA-256 (32 bytes) of the decision alone: per layer name, encoding, activation format, parameters and, where it is
+    not the first that can run the variant, the kernel, whatever the order of the layers. Predictions, targets,
+    certificate, hashes and settings do not count (FORMAT.md)."""
+    rows: list[list[object]] = []
+    for name, layer in sorted({layer.name: layer for layer in policy.layers}.items()):
+        parameters = sorted((key, float(value)) for key, value in layer.variant.parameters)
+        kernel = [] if layer.kernel == kernels_for(layer.variant)[0] else [layer.kernel]
+        rows.append([name, layer.variant.encoding, layer.variant.activation, parameters, *kernel])
     text = json.dumps({"version": 1, "layers": rows}, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()
 
@@ -58,7 +63,8 @@ def write_policy(path: Path, policy: Policy) -> None:
 def read_policy(path: Path) -> Policy:
     """Reads a policy file, hand-edited or not; whether it fits a network is `validate_against`'s question.
 
-    A file whose layers were edited since it was written has certificate `given` and no predictions.
+    A file whose layers were edited since it was written has certificate `given` and no predictions, neither for the
+    whole nor for single layers.
     Raises FileFormatError for what is not a policy file or of a newer version, UsageError for a rule that is broken
     (naming file, layer and rule)."""
     try:
@@ -75,7 +81,8 @@ def read_policy(path: Path) -> Policy:
         content.get("settings", {}),
     )
     if policy_hash(policy).hex() != content.get("decision"):
-        return replace(policy, predicted={}, certificate=Certificate())
+        layers = tuple(replace(layer, latency_ms=None, loss=None) for layer in policy.layers)
+        return replace(policy, layers=layers, predicted={}, certificate=Certificate())
     return policy
 
 
@@ -97,11 +104,14 @@ def _content(policy: Policy) -> dict[str, Any]:
 def _layer_content(layer: LayerPolicy) -> dict[str, Any]:
     variant = layer.variant
     check_variant(variant)
+    check_kernel(variant, layer.kernel)
     content: dict[str, Any] = {"name": layer.name, "encoding": variant.encoding}
     if variant.activation != usual_activation(variant.encoding):
         content["activation"] = variant.activation
     if variant.parameters:
         content["parameters"] = dict(variant.parameters)
+    if layer.kernel != kernels_for(variant)[0]:
+        content["kernel"] = layer.kernel
     content["expected"] = {"bytes": layer.bytes, "latency_ms": layer.latency_ms, "loss": layer.loss}
     return content
 
@@ -163,10 +173,11 @@ def _layers(content: dict[str, Any], source: str) -> tuple[LayerPolicy, ...]:
             activation = entry.get("activation") or usual_activation(encoding)
             parameters = tuple((key, float(value)) for key, value in entry.get("parameters", {}).items())
             variant = check_variant(Variant(encoding, activation, parameters))
+            kernel = check_kernel(variant, entry.get("kernel") or kernels_for(variant)[0])
         except UsageError as error:
             raise UsageError(f"{source}: layer {name!r}: {error}") from None
         expected = entry.get("expected", {})
         layers[name] = LayerPolicy(
-            name, variant, expected.get("bytes", 0), expected.get("latency_ms"), expected.get("loss")
+            name, variant, expected.get("bytes", 0), expected.get("latency_ms"), expected.get("loss"), kernel
         )
     return tuple(layers.values())

@@ -9,7 +9,7 @@ from bitplan.encodings import encoding_of
 from bitplan.errors import UsageError
 from bitplan.network import Network
 from bitplan.policies.policy import LayerPolicy, Policy
-from bitplan.policies.variants import check_variant
+from bitplan.policies.variants import check_kernel, check_variant, supports, why_not
 from bitplan.suggest import suggestion
 from bitplan.variant import Variant
 
@@ -19,8 +19,8 @@ def validate_against(policy: Policy, network: Network, menu: Mapping[str, Collec
     from what was expected, the variant was edited, and its expected latency and loss are dropped.
 
     Raises UsageError, naming the layer and the rule, for a layer that the network does not have or the policy lacks
-    or has twice, an unknown encoding, a parameter out of range, an encoding that does not support the layer, and,
-    with a `menu`, a variant that is not on the layer's menu."""
+    or has twice, an unknown encoding, a parameter out of range, a variant that the layer does not support, a kernel that
+    does not run it, and, with a `menu`, a variant that is not on the layer's menu."""
     names = [layer.name for layer in network.layers]
     given: dict[str, LayerPolicy] = {}
     for layer in policy.layers:
@@ -46,12 +46,12 @@ def validate_against(policy: Policy, network: Network, menu: Mapping[str, Collec
 def _validated(layer: LayerPolicy, network: Network, menu: Mapping[str, Collection[Variant]] | None) -> LayerPolicy:
     try:
         variant = check_variant(layer.variant)
+        check_kernel(variant, layer.kernel)
     except UsageError as error:
         raise UsageError(f"layer {layer.name!r}: {error}") from None
     shape = network.weight_shape(network.by_name[layer.name])
-    if not encoding_of(variant).supports(shape):
-        supported = ", ".join(v.encoding for v in menu[layer.name]) if menu else "another encoding"
-        raise UsageError(f"layer {layer.name!r}: {variant} does not support its shape {shape}; give it {supported}")
+    if not supports(variant, shape):
+        raise UsageError(f"layer {layer.name!r} cannot be {variant}: {why_not(variant, shape)}")
     if menu is not None and variant not in menu[layer.name]:
         offered = ", ".join(map(str, menu[layer.name]))
         raise UsageError(f"layer {layer.name!r}: {variant} is not on its menu; it has {offered}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from bitplan.encodings import BY_NAME, Encoding
+from dataclasses import replace
+
+from bitplan.compute import kernels_for, supports_format
+from bitplan.encodings import BY_NAME, Encoding, encoding_of
 from bitplan.errors import UsageError
+from bitplan.network import WeightShape
 from bitplan.suggest import suggestion
-from bitplan.variant import Variant
+from bitplan.variant import U8, Variant
 
 
 def known_encoding(name: str) -> Encoding:
@@ -19,18 +23,34 @@ def known_encoding(name: str) -> Encoding:
 
 def usual_activation(encoding: str) -> str:
     """The activation format of an encoding's variants where none is named. Raises UsageError."""
-    return known_encoding(encoding).variants[0].activation
+    return known_encoding(encoding).activations[0]
+
+
+def supports(variant: Variant, shape: WeightShape) -> bool:
+    """Whether a layer of this shape can be stored so and can read its input so."""
+    return encoding_of(variant).supports(shape) and supports_format(shape, variant.activation)
+
+
+def why_not(variant: Variant, shape: WeightShape) -> str:
+    """What a layer that does not support a variant lacks, and what it can be instead."""
+    if not encoding_of(variant).supports(shape):
+        return f"its shape {shape} cannot be stored as {variant.encoding}; choose another encoding"
+    return f"it has {shape.groups} groups, and below 8 bits layers without groups alone can read; choose {U8}"
+
+
+def check_kernel(variant: Variant, kernel: str) -> str:
+    """The kernel itself. Raises UsageError, naming the legal ones, where it does not run such layers."""
+    if kernel not in kernels_for(variant):
+        legal = " or ".join(kernels_for(variant))
+        raise UsageError(f"{variant} runs on the kernel {legal}, not {kernel!r}; leave the kernel out or name another")
+    return kernel
 
 
 def check_variant(variant: Variant) -> Variant:
     """The variant itself, its parameters in the encoding's order. Raises UsageError for an unknown encoding, an
     activation format that it has no kernels for, and parameters that are unknown, missing, doubled or out of range."""
     encoding = known_encoding(variant.encoding)
-    activations = dict.fromkeys(v.activation for v in encoding.variants)
-    if variant.activation not in activations:
-        raise UsageError(
-            f"encoding {encoding.name} runs with activations in {' or '.join(activations)}, not {variant.activation}"
-        )
+    _check_activation(encoding, variant.activation)
     given = dict(variant.parameters)
     if len(given) != len(variant.parameters):
         raise UsageError(f"variant {variant} gives a parameter twice; give each once")
@@ -57,13 +77,22 @@ def check_variant(variant: Variant) -> Variant:
 
 
 def parse_variants(text: str) -> tuple[Variant, ...]:
-    """The variants behind `int4`, `apb:kept=0.03`, or an encoding's bare name, which stands for all that it offers.
-    Raises UsageError."""
-    name = text.strip()
-    if name in BY_NAME:
-        return BY_NAME[name].variants
+    """The variants behind `int4`, `binary@u2`, `apb:kept=0.03`, `apb@u2:kept=0.03`, or an encoding without its
+    parameters (`apb`, `apb@u2`), which stands for all those that it offers. Raises UsageError."""
+    head, *parameters = text.strip().split(":")
+    name, at, form = head.partition("@")
+    if name in BY_NAME and at:
+        _check_activation(BY_NAME[name], form)
+    if name in BY_NAME and not parameters:
+        return tuple(replace(v, activation=form or v.activation) for v in BY_NAME[name].variants)
     try:
-        variant = Variant.parse(name)
+        variant = Variant.parse(text)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return (check_variant(variant),)
+
+
+def _check_activation(encoding: Encoding, form: str) -> None:
+    if form not in encoding.activations:
+        legal = " or ".join(encoding.activations)
+        raise UsageError(f"encoding {encoding.name} runs with activations in {legal}, not {form}")

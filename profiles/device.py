@@ -16,14 +16,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from bitplan.errors import FileFormatError, UsageError
+from bitplan.formats import derive_formats
 from bitplan.network import Network
 from bitplan.profiles.arrow_file import read_table, write_table
 from bitplan.profiles.fingerprint import Fingerprint, this_machine
-from bitplan.profiles.steps import StepKey, policy_steps
+from bitplan.profiles.steps import Kernels, StepKey, StepKeys, policy_steps
 from bitplan.variant import Variant
 
 FORMAT = "device profile"
-VERSION = 1
+VERSION = 2
 REMEDY = "delete it and measure again with `optimize profile`"
 
 
@@ -34,8 +35,14 @@ def _seconds(name: str, meaning: str) -> pa.Field:
 SCHEMA = pa.schema(
     [
         pa.field("signature", pa.string(), nullable=False, metadata={"meaning": "operation, parameters and shapes"}),
-        pa.field("variant", pa.string(), nullable=False, metadata={"meaning": "weight encoding, or none/format read"}),
-        pa.field("output", pa.string(), nullable=False, metadata={"meaning": "activation format written: f32, u8"}),
+        pa.field(
+            "variant",
+            pa.string(),
+            nullable=False,
+            metadata={"meaning": "weight encoding and activations, or none/format read"},
+        ),
+        pa.field("kernel", pa.string(), nullable=False, metadata={"meaning": "compute kernel of a layer, else empty"}),
+        pa.field("output", pa.string(), nullable=False, metadata={"meaning": "activation formats written: u8, f32+u2"}),
         pa.field("threads", pa.int32(), nullable=False),
         pa.field("batch", pa.int32(), nullable=False, metadata={"unit": "images"}),
         _seconds("median", "the share of the step in a median run of its network"),
@@ -91,9 +98,32 @@ class DeviceProfile:
     def missing(self, keys: Iterable[StepKey]) -> frozenset[StepKey]:
         return frozenset(keys) - self.entries.keys()
 
-    def predict(self, network: Network, variants: Mapping[str, Variant], threads: int = 1, batch: int = 1) -> float:
-        """Seconds of one run of the network at the anchor's level of speed: the sum of the medians of its steps."""
-        return math.fsum(self.latency(key).median for key in policy_steps(network, variants, threads, batch).values())
+    def fastest(self, by_kernel: Mapping[str, StepKey]) -> str:
+        """The kernel under which a layer's step takes least; of equals the first."""
+        return min(by_kernel, key=lambda kernel: self.latency(by_kernel[kernel]).median)
+
+    def fastest_kernels(
+        self, network: Network, variants: Mapping[str, Variant], threads: int = 1, batch: int = 1
+    ) -> dict[str, str]:
+        """The fastest kernel of every layer, by the formats that its value is kept in."""
+        kept, keys = derive_formats(network, variants).kept, StepKeys(network, threads, batch)
+        return {
+            node.name: self.fastest(keys.layer(node, variants[node.name], kept[node.name])) for node in network.layers
+        }
+
+    def predict(
+        self,
+        network: Network,
+        variants: Mapping[str, Variant],
+        threads: int = 1,
+        batch: int = 1,
+        kernels: Kernels | None = None,
+    ) -> float:
+        """Seconds of one run of the network at the anchor's level of speed: the sum of the medians of its steps, with
+        the given kernels or the fastest ones."""
+        kernels = kernels or self.fastest_kernels(network, variants, threads, batch)
+        steps = policy_steps(network, variants, threads, batch, kernels)
+        return math.fsum(self.latency(key).median for key in steps.values())
 
     def drift(self, anchor_now: Latency) -> float:
         """How many times slower the machine is than when this was measured; predictions are multiplied by it."""

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         _field("layer", pa.string(), "name of the layer that alone is changed"),
         _field("variant", pa.string(), "what it is changed to, for people"),
         _field("encoding", pa.string(), "the variant's weight encoding"),
-        _field("activation", pa.string(), "the variant's activation format: f32 or u8"),
+        _field("activation", pa.string(), "the variant's activation format: f32, u8, u4, u2 or u1"),
         _field("parameters", pa.string(), "the variant's parameters, a JSON list of [name, value]"),
         _field("loss", pa.float64(), "mean of the increases", "of the metric: nats for kl and task"),
         _field("standard_error", pa.float64(), "standard error of that mean", "as loss"),

@@ -4,18 +4,18 @@ layer its variants are recovered, put in place one at a time, and the rest of th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer
-from bitplan.formats import Formats, Range, derive_formats
+from bitplan.formats import Formats, Ranges, derive_formats
 from bitplan.network import Network, Node, Weights
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.front import Front, Images, count_images, peak_bytes, slices, take
-from bitplan.policies.realise.pipeline import RECOVERIES, quantise
+from bitplan.policies.realise.pipeline import RECOVERIES, code_formats, quantise
 from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.metrics import Increase, Labels, increase
@@ -87,7 +87,8 @@ class LossWalk:
         """Loss increases [N] of every choice."""
         if self._missing():
             self._report("activation ranges")
-            ranges = calibrate(self.simulator, self.job.images, batch=self.job.batch)
+            formats = code_formats(unit.variant for unit in self.units)
+            ranges = calibrate(self.simulator, self.job.images, formats, batch=self.job.batch)
             loss = increase(self.job.network, self.job.metric, self._full_outputs(), self.job.labels)
             for chunk in range(len(self.chunks)):
                 self._walk(chunk, ranges, loss)
@@ -100,7 +101,7 @@ class LossWalk:
     def _missing(self) -> list[Unit]:
         return [unit for unit in self.units if unit.name not in self.found]
 
-    def _walk(self, chunk: int, ranges: dict[str, Range], loss: Increase) -> None:
+    def _walk(self, chunk: int, ranges: Ranges, loss: Increase) -> None:
         """All choices on one chunk of the images."""
         missing = self._missing()
         front: Front | None = None
@@ -119,8 +120,8 @@ class LossWalk:
                     self._report(f"{unit.layer} as {variant}")
                     self._keep(unit, self._increases(front, place.start, unit, ranges, loss))
 
-    def _recovered(self, front: Front, place: Place, variant: Variant, ranges: dict[str, Range]) -> EncodedLayer:
-        """The layer after local recovery, on inputs that differ from full precision by their 8 bits alone."""
+    def _recovered(self, front: Front, place: Place, variant: Variant, ranges: Ranges) -> EncodedLayer:
+        """The layer after local recovery, on inputs that differ from full precision by their format alone."""
         position = self.job.network.nodes.index(place.node)
         formats = place.formats(variant)
         full, quantised = front.fork(), front.fork()
@@ -132,7 +133,7 @@ class LossWalk:
             layer = recover(subject, layer)
         return layer
 
-    def _increases(self, front: Front, start: int, unit: Unit, ranges: Mapping[str, Range], loss: Increase) -> Vector:
+    def _increases(self, front: Front, start: int, unit: Unit, ranges: Ranges, loss: Increase) -> Vector:
         layers = {unit.layer: self.encoded[unit.layer, unit.variant]}
         chunk = self.chunks[unit.chunk]
         found = []

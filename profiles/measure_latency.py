@@ -137,9 +137,9 @@ def measure(
 
     def loaded() -> Iterator[_Visited]:
         for policy in policies:
-            artifact = stand_in_artifact(network, policy, batch)
+            artifact = stand_in_artifact(network, policy.variants, batch, kernels=policy.kernels)
             executor = load(artifact, threads)
-            keys = _checked_keys(executor, policy_steps(network, policy, threads, batch))
+            keys = _checked_keys(executor, policy_steps(network, policy.variants, threads, batch, policy.kernels))
             one = _Visited(keys, executor, inputs, len(artifact))
             with foreground():  # here too: threads start in the first run and keep the priority they start with
                 one.warm_up(anchor)

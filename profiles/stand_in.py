@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.apb import TOP
 from bitplan.encodings.base import round_to_half
-from bitplan.formats import Range
+from bitplan.formats import Range, top_code
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import SAME_RANGE, Network, Node, ScaleShift, WeightShape
-from bitplan.variant import F32, Variant
+from bitplan.variant import F32, U1, U2, U4, U8, Variant
 
-KEPT_RATIO = 3.0
-"""Magnitude of a kept weight over its channel's scale."""
+KEPT_RATIO = 3
+"""Magnitude of a kept weight over that of the others."""
 
 
 def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generator) -> EncodedLayer:
@@ -33,17 +34,24 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
         values = rng.standard_normal(size, np.float32) * np.float32(spread)
         return EncodedLayer(variant, shape, bias, values=values)
     encoding = encoding_of(variant)
-    sample = rng.standard_normal((1, 4096, 1, 1), np.float32)
-    levels = np.unique(encoding.quantise(sample, np.zeros(1, np.float32), variant).levels)
+    sample = encoding.quantise(rng.standard_normal((1, 4096, 1, 1), np.float32), np.zeros(1, np.float32), variant)
+    levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)
     scale = np.full(shape.out_channels, spread / sqrt(np.mean(levels.astype(np.float64) ** 2)), np.float32)
     kept = encoding.full_precision_weights(shape, variant)
     positions = np.sort(rng.choice(shape.count, kept, replace=False, shuffle=False)).astype(np.int64)
-    ratios = rng.choice(np.array([-KEPT_RATIO, KEPT_RATIO], np.float32), kept)
-    return EncodedLayer(variant, shape, bias, round_to_half(scale), codes, positions, ratios)
+    codes.reshape(-1)[positions] = rng.choice(np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -TOP, TOP), kept)
+    return EncodedLayer(variant, shape, bias, round_to_half(scale), codes, positions)
 
 
-def stand_in_artifact(network: Network, variants: Mapping[str, Variant], batch: int = 1, seed: int = 0) -> bytes:
+def stand_in_artifact(
+    network: Network,
+    variants: Mapping[str, Variant],
+    batch: int = 1,
+    seed: int = 0,
+    *,
+    kernels: Mapping[str, str] | None = None,
+) -> bytes:
     """The artifact of a policy with random weights, for the given largest batch."""
     rng = np.random.default_rng(seed)
     layers = {
@@ -55,16 +63,19 @@ def stand_in_artifact(network: Network, variants: Mapping[str, Variant], batch: 
             channels = node.shape[0 if len(node.shape) == 3 else -1]
             shifts[f"{node.name}.scale"] = np.ones(channels, np.float32)
             shifts[f"{node.name}.shift"] = np.zeros(channels, np.float32)
-    return pack_artifact(network, shifts, layers, stand_in_ranges(network), planned_batch=batch)
+    return pack_artifact(network, shifts, layers, stand_in_ranges(network), kernels=kernels, planned_batch=batch)
 
 
-def stand_in_ranges(network: Network) -> dict[str, Range]:
-    """Ranges that differ from value to value, as calibrated ones do (an operation whose operands happened to agree
-    could take a short cut), except where an operation's output has the range of its input."""
-    ranges: dict[str, Range] = {}
+def stand_in_ranges(network: Network) -> dict[str, dict[str, Range]]:
+    """Ranges in every format of codes that differ from value to value, as calibrated ones do (an operation whose operands
+    happened to agree could take a short cut), except where an operation's output has the u8 range of its input."""
+    ranges: dict[str, dict[str, Range]] = {}
     for number, node in enumerate(network):
-        shared = ranges[node.inputs[0]] if isinstance(node.op, SAME_RANGE) else None
-        ranges[node.name] = shared or Range(0.04 + 0.001 * (number % 16), 120 + number % 16)
+        width = 10 + 0.25 * (number % 16)
+        zero_points = {U8: 120 + number % 16, U4: 7, U2: 1, U1: 0.5}
+        ranges[node.name] = {form: Range(width / top_code(form), zero) for form, zero in zero_points.items()}
+        if isinstance(node.op, SAME_RANGE):
+            ranges[node.name][U8] = ranges[node.inputs[0]][U8]
     return ranges
 
 

@@ -1,31 +1,37 @@
 """What the latency of one executor step depends on, and which steps a policy executes.
 
-The executor runs one step per node, and one called `<node>:u8` behind a node whose value is kept in both activation
-formats. Two steps with the same key run the same code on the same shapes, in whatever network they stand.
+The executor runs one step per node. A layer's writes its value in all formats that it is kept in; any other node's
+writes f32 or u8, and a step `<node>:<format>` behind it converts f32 to each further format. Two steps with the same
+key run the same code on the same shapes, in whatever network they stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bitplan.formats import derive_formats
+from bitplan.compute import KERNELS, kernels_for
+from bitplan.formats import derive_formats, in_order
+from bitplan.kernels.artifact import layer_kernel
 from bitplan.network import Network, Node, Softmax
-from bitplan.profiles.format_choice import FormatChoice, LayerFormats, format_choices
-from bitplan.variant import F32, OPERATION, U8, Variant
+from bitplan.profiles.format_choice import Demands, FormatChoice, format_choices, possible
+from bitplan.variant import F32, FORMATS, OPERATION, U8, Variant
 
-QUANTISE_SUFFIX = ":u8"
-"""Behind a node's name: the step that converts its f32 value to u8."""
+Kept = frozenset[str]
+Kernels = Mapping[str, str]
+"""The compute kernel of every layer."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class StepKey:
-    """signature: operation, parameters and shapes (`Network.signature`); variant: `int4`, `apb:kept=0.01`, or
-    `none/f32`, `none/u8` (the format read) where there are no weights; output: the format that the step writes, `f32`
-    or `u8` (a value kept in both is written as f32); threads; batch: images per run."""
+    """signature: operation, parameters and shapes (`Network.signature`); variant: `int4`, `apb@u1:kept=0.01`, or
+    `none/f32`, `none/u8` (the format read) where there are no weights; kernel: that of a layer (see
+    bitplan/compute.py), else empty; output: the formats that the step writes, in order, such as `u8` or `f32+u2`;
+    threads; batch: images per run."""
 
     signature: str
     variant: str
+    kernel: str
     output: str
     threads: int
     batch: int
@@ -33,53 +39,85 @@ class StepKey:
     def __post_init__(self) -> None:
         if not (self.signature and self.variant):
             raise ValueError(f"a step needs a signature and a variant, not {self}")
-        if self.output not in (F32, U8):
-            raise ValueError(f"a step writes {F32} or {U8}, not {self.output!r}")
+        if self.kernel not in ("", *KERNELS):
+            raise ValueError(f"a step runs on {', '.join(KERNELS)} or no kernel, not {self.kernel!r}")
+        written = self.output.split("+")
+        if not written[0] or "+".join(in_order(frozenset(written))) != self.output:
+            raise ValueError(f"a step writes formats of {', '.join(FORMATS)} in this order, not {self.output!r}")
         if self.threads < 1 or self.batch < 1:
             raise ValueError(f"a step runs on at least one thread and one image, not {self}")
 
     def __str__(self) -> str:
-        return f"{self.signature} | {self.variant} -> {self.output} | threads {self.threads}, batch {self.batch}"
+        kernel = f" by {self.kernel}" if self.kernel else ""
+        return (
+            f"{self.signature} | {self.variant}{kernel} -> {self.output} | threads {self.threads}, batch {self.batch}"
+        )
 
 
-def variant_text(variant: Variant) -> str:
-    """A variant as keys spell it; the format belongs to the text of operations without weights only."""
-    return f"none/{variant.activation}" if variant.encoding == "none" else str(variant)
+@dataclass(frozen=True, slots=True)
+class StepKeys:
+    """Makes the keys of a network's nodes for a number of threads and a batch."""
+
+    network: Network
+    threads: int = 1
+    batch: int = 1
+
+    def layer(self, node: Node, variant: Variant, kept: Kept) -> dict[str, StepKey]:
+        """The key of a layer's step under each of the kernels that can run it, by kernel."""
+        signature, output = self.network.signature(node), "+".join(in_order(kept))
+        return {
+            kernel: StepKey(signature, str(variant), kernel, output, self.threads, self.batch)
+            for kernel in kernels_for(variant)
+        }
+
+    def operation(self, node: Node, kept: Kept) -> dict[str, StepKey]:
+        """The keys of the steps of a node without weights, by the step's name: its own and the conversions behind it.
+        It reads u8 exactly if it writes u8; inputs and softmax always read f32."""
+        output = U8 if kept == {U8} else F32
+        read = F32 if isinstance(node.op, Softmax) or not node.inputs else output
+        signature, variant = self.network.signature(node), f"none/{OPERATION[read].activation}"
+        own = StepKey(signature, variant, "", output, self.threads, self.batch)
+        return {node.name: own} | {
+            conversion_name(node, form): self.conversion(node, form) for form in in_order(kept) if form != output
+        }
+
+    def conversion(self, node: Node, form: str) -> StepKey:
+        """The key of the step `<node>:<format>`."""
+        shape = "x".join(map(str, self.network.by_name[node.name].shape))
+        return StepKey(f"convert o{shape}", f"none/{F32}", "", form, self.threads, self.batch)
 
 
-def step_key(network: Network, node: Node, variant: Variant, output: str, threads: int = 1, batch: int = 1) -> StepKey:
-    """The key of a node's step: `variant` is the layer's, or OPERATION[format read] for a node without weights
-    (inputs read f32)."""
-    return StepKey(network.signature(node), variant_text(variant), output, threads, batch)
-
-
-def quantise_key(network: Network, node: Node, threads: int = 1, batch: int = 1) -> StepKey:
-    """The key of the step `<node>:u8`."""
-    shape = "x".join(map(str, network.by_name[node.name].shape))
-    return StepKey(f"quantise o{shape}", variant_text(OPERATION[F32]), U8, threads, batch)
+def conversion_name(node: Node, form: str) -> str:
+    """The name of the step that converts a node's value from f32."""
+    return f"{node.name}:{form}"
 
 
 def policy_steps(
-    network: Network, variants: Mapping[str, Variant], threads: int = 1, batch: int = 1
+    network: Network, variants: Mapping[str, Variant], threads: int = 1, batch: int = 1, kernels: Kernels | None = None
 ) -> dict[str, StepKey]:
-    """The key of every step that the executor runs under one variant per layer, by step name, in order."""
-    formats = derive_formats(network, variants)
+    """The key of every step that the executor runs under one variant per layer, by step name, in order. `kernels`
+    names the compute kernels of layers; where it does not, the first that can run the variant does.
+    Raises UsageError for one that cannot run its layer."""
+    formats, keys = derive_formats(network, variants), StepKeys(network, threads, batch)
     steps: dict[str, StepKey] = {}
     for node in network:
-        kept = formats.kept[node.name]
-        variant = variants.get(node.name) or OPERATION[formats.read.get(node.name, F32)]
-        steps[node.name] = step_key(network, node, variant, F32 if F32 in kept else U8, threads, batch)
-        if len(kept) == 2:
-            steps[node.name + QUANTISE_SUFFIX] = quantise_key(network, node, threads, batch)
+        if node.name in variants:
+            by_kernel = keys.layer(node, variants[node.name], formats.kept[node.name])
+            kernel = layer_kernel(node.name, variants[node.name], (kernels or {}).get(node.name))
+            steps[node.name] = by_kernel[kernel]
+        else:
+            steps |= keys.operation(node, formats.kept[node.name])
     return steps
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What makes a policy execute a step: a layer's variant and activation formats of other layers."""
+    """What makes a policy execute a step: the variant and kernel of a layer, and what other layers' activation formats
+    have to meet."""
 
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    formats: LayerFormats = field(default_factory=dict)
+    kernels: Kernels = field(default_factory=dict)
+    demands: Demands = ()
 
 
 def step_ways(
@@ -87,35 +125,35 @@ def step_ways(
 ) -> dict[StepKey, list[Way]]:
     """Every key that some policy of the menu executes, with the ways to have it executed; each way suffices."""
     allowed = {name: frozenset(variant.activation for variant in variants) for name, variants in menu.items()}
-    choices = format_choices(network, allowed)
+    choices, keys = format_choices(network), StepKeys(network, threads, batch)
     found: dict[StepKey, list[Way]] = {}
     for node in network:
         choice = choices[node.name]
         if node.name in menu:
-            for variant in menu[node.name]:
-                for output, ways in ((F32, choice.f32), (U8, choice.u8)):
-                    if ways:
-                        key = step_key(network, node, variant, output, threads, batch)
-                        found.setdefault(key, []).extend(Way({node.name: variant}, way) for way in ways)
-        else:
-            for variant, output, ways in _without_weights(node, choice):
-                if ways:
-                    key = step_key(network, node, variant, output, threads, batch)
-                    found.setdefault(key, []).extend(Way(formats=way) for way in ways)
-        if choice.both:
-            key = quantise_key(network, node, threads, batch)
-            found.setdefault(key, []).extend(Way(formats=way) for way in choice.both)
+            for kept, demands in choice.reachable(allowed):
+                for variant in menu[node.name]:
+                    for kernel, key in keys.layer(node, variant, kept).items():
+                        found.setdefault(key, []).append(Way({node.name: variant}, {node.name: kernel}, demands))
+            continue
+        for key, demands in _operation_demands(keys, node, choice):
+            if possible(demands, allowed):
+                found.setdefault(key, []).append(Way(demands=demands))
     return found
 
 
 def all_keys(
     network: Network, menu: Mapping[str, Sequence[Variant]], threads: int = 1, batch: int = 1
 ) -> frozenset[StepKey]:
-    """Every key that a planner can meet: exactly the union of `policy_steps` over all policies of the menu."""
+    """Every key that a planner can meet: exactly the union of `policy_steps` over all policies of the menu, whatever
+    kernels they name."""
     return frozenset(step_ways(network, menu, threads, batch))
 
 
-def _without_weights(node: Node, choice: FormatChoice) -> list[tuple[Variant, str, tuple[LayerFormats, ...]]]:
-    """Such a node reads u8 exactly if it writes u8; inputs and softmax always read f32."""
-    narrow = OPERATION[F32] if isinstance(node.op, Softmax) or not node.inputs else OPERATION[U8]
-    return [(OPERATION[F32], F32, choice.f32), (narrow, U8, choice.u8)]
+def _operation_demands(keys: StepKeys, node: Node, choice: FormatChoice) -> Iterator[tuple[StepKey, Demands]]:
+    """The steps that a node without weights can have, and when it has them: it writes f32 as soon as somebody reads
+    more than u8, and converts it to whatever else is read."""
+    wider = choice.some_reads(*(form for form in FORMATS if form != U8))
+    yield keys.operation(node, frozenset([U8]))[node.name], choice.read_as(frozenset([U8]))
+    yield keys.operation(node, frozenset([F32]))[node.name], [wider]
+    for form in FORMATS[1:]:
+        yield keys.conversion(node, form), [choice.some_reads(form), *([wider] if form == U8 else [])]

@@ -1,7 +1,8 @@
 """APB: binary weights plus a few kept in full precision (automatic prune binarization, arXiv 2306.08960).
 
-The kept weights are stored as float16 ratios to their channel's scale, their positions in Elias-Fano code, whose
-size depends on the layer's size and the fraction alone.
+In integers throughout: the binary weights have the levels -unit and unit, one `unit` for the layer, and a kept weight
+any level in -63..63, so that it lies on a grid of 1 / unit of its channel's magnitude (decision 0007). The positions of
+the kept ones are stored in Elias-Fano code, whose size depends on the layer's size and the fraction alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bitplan.compute import BYTES
 from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
 from bitplan.encodings.binary import Binary
 from bitplan.encodings.bits import elias_fano, elias_fano_size, from_elias_fano
@@ -21,6 +24,12 @@ from bitplan.network import WeightShape
 from bitplan.variant import U8, Variant
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.04)
+
+TOP = 63
+"""The largest level: sums of two products with 8-bit activations then fit into 16 bits."""
+
+PANEL = 64
+"""Output channels whose kept weights the kernel `bytes` holds together."""
 
 
 class Apb(Binary):
@@ -34,55 +43,89 @@ class Apb(Binary):
         return round(variant.parameter("kept") * shape.count)
 
     def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:
-        """For a given scale the kept set that minimises the squared error is the one farthest from it in |w|
-        (methods: for a fixed fraction and scale); alternates with scale = mean |w| of the others, per channel."""
+        """The kept set and the channels' magnitudes come first, as if kept weights were exact; then the unit of least
+        squared error, and the least-squares scales."""
         binary = super().quantise(weight, bias, variant, groups)
-        count = self.kept(binary.shape, variant)
-        magnitudes = np.abs(np.asarray(weight, np.float32).reshape(len(weight), -1))
-        scale, chosen = binary.scale, np.zeros(0, np.int64)
-        for _ in range(20):
-            distance = np.abs(magnitudes - scale[:, None]).ravel()
-            previous, chosen = chosen, np.sort(np.argpartition(-distance, count - 1)[:count] if count else chosen)
-            rest = np.ones(magnitudes.size, bool)
-            rest[chosen] = False
-            others = rest.reshape(magnitudes.shape)
-            mean = (magnitudes * others).sum(1) / np.maximum(others.sum(1), 1)
-            scale = np.where(others.any(1) & (mean > 0), mean, magnitudes.mean(1)).astype(np.float32)
-            if np.array_equal(previous, chosen):
-                break
-        scale = round_to_half(scale)
-        owner = chosen // magnitudes.shape[1]
-        ratios = np.asarray(weight, np.float32).reshape(-1)[chosen] / np.where(scale > 0, scale, 1)[owner]
-        ratios = np.clip(ratios, -65504, 65504).astype(np.float16).astype(np.float32)
-        return replace(binary, scale=scale, kept_positions=chosen, kept_ratios=ratios)
+        rows = np.asarray(weight, np.float32).reshape(len(weight), -1)
+        positions, magnitude = farthest(np.abs(rows), self.kept(binary.shape, variant))
+        owner, kept = positions // rows.shape[1], rows.reshape(-1)[positions]
+        unit = best_unit(kept, magnitude[owner])
+        scale: FloatArray = magnitude / np.float32(unit)
+        levels = unit * binary.levels.reshape(rows.shape)
+        for _ in range(2):  # the second time the kept weights are rounded for the scales that were found
+            levels.reshape(-1)[positions] = kept_levels(kept, scale[owner])
+            energy = (levels.astype(np.float32) ** 2).sum(1)
+            scale = round_to_half(np.maximum((rows * levels).sum(1), 0) / np.maximum(energy, 1))
+        return replace(binary, scale=scale, levels=levels.reshape(weight.shape), kept_positions=positions)
 
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
         return self.kept(shape, variant)
 
     def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
         count = self.kept(shape, variant)
-        return 2 * count + elias_fano_size(count, shape.count)
+        return 1 + count + elias_fano_size(count, shape.count)
 
-    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
-        if shape.depthwise:  # held as floats: too small a share of the network to deserve kernels of its own
-            return 8 * shape.out_channels + 4 * shape.count
-        lists_by_channel = 4 * (shape.out_channels + 1) + 8 * self.kept(shape, variant)
-        return super().resident_bytes(shape, variant) + lists_by_channel
+    def resident_extra_bytes(self, shape: WeightShape, variant: Variant, kernel: str) -> int:
+        count = self.kept(shape, variant)
+        if kernel != BYTES:
+            return 4 * (shape.out_channels + 1) + 6 * count
+        if shape.depthwise:  # in their places among the other levels, which are held as bytes
+            return 0
+        panels = shape.groups * -(-shape.out_channels // shape.groups // PANEL)
+        return 4 * (panels + 1) + 5 * count
 
     def pack_extra(self, layer: EncodedLayer) -> bytes:
         rank = np.empty(layer.shape.count, np.int64)
         rank[stream_order(layer.shape)] = np.arange(layer.shape.count)
         positions = rank[layer.kept_positions]
         ascending = np.argsort(positions)
-        ratios = layer.kept_ratios[ascending].astype("<f2").tobytes()
-        return ratios + elias_fano(positions[ascending], layer.shape.count)
+        levels = layer.levels.reshape(-1)
+        unit = abs(int(np.delete(levels, layer.kept_positions)[0]))
+        kept = levels[layer.kept_positions[ascending]]
+        return bytes([unit]) + kept.tobytes() + elias_fano(positions[ascending], layer.shape.count)
 
     def unpack_extra(self, data: bytes, layer: EncodedLayer) -> EncodedLayer:
         count, size = self.kept(layer.shape, layer.variant), layer.shape.count
-        ratios = np.frombuffer(data, "<f2", count).astype(np.float32)
-        if not np.all(np.isfinite(ratios)):
-            raise FileFormatError("a kept weight is not finite")
-        end = 2 * count + elias_fano_size(count, size)
-        positions = stream_order(layer.shape)[from_elias_fano(data[2 * count : end], count, size)]
+        unit, kept = data[0], np.frombuffer(data, np.int8, count, 1)
+        if not 1 <= unit <= TOP:
+            raise FileFormatError(f"the unit of an apb layer is {unit}; it must be in 1..{TOP}")
+        if np.any(kept > TOP) or np.any(kept < -TOP):
+            raise FileFormatError(f"the level of a kept weight is outside -{TOP}..{TOP}")
+        start = 1 + count
+        stream = from_elias_fano(data[start : start + elias_fano_size(count, size)], count, size)
+        positions = stream_order(layer.shape)[stream]
         ascending = np.argsort(positions)
-        return replace(layer, kept_positions=positions[ascending], kept_ratios=ratios[ascending])
+        levels = unit * layer.levels
+        levels.reshape(-1)[positions] = kept
+        return replace(layer, levels=levels, kept_positions=positions[ascending])
+
+
+def farthest(magnitudes: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+    """The `count` weights to keep (positions, ascending), and the magnitude [out] of the others, from |w| [out, K].
+    For given magnitudes the set that minimises the squared error is the one farthest from them; alternates with
+    magnitude = mean |w| of the others, per channel."""
+    found, chosen = magnitudes.mean(1), np.zeros(0, np.int64)
+    for _ in range(20):
+        distance = np.abs(magnitudes - found[:, None]).ravel()
+        previous, chosen = chosen, np.sort(np.argpartition(-distance, count - 1)[:count] if count else chosen)
+        rest = np.ones(magnitudes.size, bool)
+        rest[chosen] = False
+        others = rest.reshape(magnitudes.shape)
+        mean = (magnitudes * others).sum(1) / np.maximum(others.sum(1), 1)
+        found = np.where(others.any(1) & (mean > 0), mean, magnitudes.mean(1)).astype(np.float32)
+        if np.array_equal(previous, chosen):
+            break
+    return chosen, found
+
+
+def kept_levels(kept: FloatArray, scale: FloatArray) -> NDArray[np.int8]:
+    """The nearest levels of kept weights, each with the scale of its channel."""
+    ratio = kept / np.where(scale > 0, scale, 1)
+    return np.clip(np.rint(ratio), -TOP, TOP).astype(np.int8)
+
+
+def best_unit(kept: FloatArray, magnitude: FloatArray) -> int:
+    """The unit that gives kept weights, each in a channel of the given magnitude, the least squared error: a large one
+    is a fine grid, a small one reaches far. The smallest of those that are as good; 1 where nothing is kept."""
+    scales = (magnitude / np.float32(unit) for unit in range(1, TOP + 1))
+    return 1 + int(np.argmin([((kept - kept_levels(kept, scale) * scale) ** 2).sum() for scale in scales]))

@@ -1,7 +1,7 @@
 """What an encoding is: a small value object that stores a layer's weights in few bits.
 
 Every encoding but float32 gives each weight a *level*, a small integer, and each output channel a *scale*:
-w ~ scale[o] * level. APB replaces the level of a few weights by a 16-bit *ratio*: w ~ scale[o] * ratio.
+w ~ scale[o] * level. In APB all levels have one magnitude, but those of a few weights that are kept apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.network import WeightShape
-from bitplan.variant import F32, Variant
+from bitplan.variant import F32, U1, U2, U4, U8, Variant
 
 FloatArray = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class EncodedLayer:
     """A layer's weights and bias as the artifact stores them, already rounded to what the file can hold.
 
     levels: int8 [out, in / groups, height, width] (float32: empty); scale, bias: float32 [out];
-    kept: positions (into the C-order weight, ascending) and ratios of the weights kept in full precision;
+    kept_positions: places (in the C-order weight, ascending) of the weights whose levels are stored one by one;
     values: float32 weight of a float32 layer (else empty).
     """
 
@@ -39,7 +39,6 @@ class EncodedLayer:
     scale: FloatArray = field(default_factory=lambda: NO_VALUES)
     levels: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     kept_positions: NDArray[np.int64] = field(default_factory=lambda: NO_POSITIONS)
-    kept_ratios: FloatArray = field(default_factory=lambda: NO_VALUES)
     values: FloatArray = field(default_factory=lambda: NO_VALUES)
 
     @cached_property
@@ -47,15 +46,7 @@ class EncodedLayer:
         """The weight that the runtime computes with, float32 [out, in / groups, height, width]."""
         if self.variant.activation == F32:
             return self.values
-        return self.ratios * self.scale.reshape(-1, 1, 1, 1)
-
-    @cached_property
-    def ratios(self) -> FloatArray:
-        """Levels with the kept ratios in their places, float32 [out, in / groups, height, width]: what the runtime
-        multiplies 8-bit activations with before it scales a channel's sum. Not for float32 layers."""
-        ratios = self.levels.astype(np.float32)
-        ratios.reshape(-1)[self.kept_positions] = self.kept_ratios
-        return ratios
+        return self.levels * self.scale.reshape(-1, 1, 1, 1)
 
     def corrected(self, gain: FloatArray, bias: FloatArray) -> EncodedLayer:
         """The same codes with scale multiplied by `gain` [out] (positive) and the given bias [out]; float32
@@ -89,11 +80,13 @@ class Encoding(ABC):
     variants: tuple[Variant, ...]
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """The parameters that a variant must give, each with its legal values low < value <= high."""
+    activations: ClassVar[tuple[str, ...]] = (U8, U4, U2, U1)
+    """The activation formats that its layers can read, the usual one first."""
     tolerance: ClassVar[float] = 1e-5
     """Runtime against reference: max|a - b| <= tolerance * max|b|."""
 
     def supports(self, shape: WeightShape) -> bool:
-        """Whether a layer of this shape can be stored and executed."""
+        """Whether a layer of this shape can be stored (whether it can read a format: `compute.supports_format`)."""
         return True
 
     @abstractmethod
@@ -114,11 +107,12 @@ class Encoding(ABC):
         """Bytes in the artifact, with scales, bias and padding."""
 
     @abstractmethod
-    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
-        """Bytes the runtime keeps in memory for this layer."""
+    def resident_bytes(self, shape: WeightShape, variant: Variant, kernel: str | None = None) -> int:
+        """Bytes the runtime keeps in memory for this layer under one of `kernels_for(variant)`; without a kernel,
+        under the one that keeps most."""
 
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
-        """Weights kept at 16 or 32 bits; scales and biases do not count."""
+        """Weights that are stored one by one, not in the encoding's few bits: all of float32, the kept ones of APB."""
         return 0
 
 

@@ -10,7 +10,7 @@ from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, padded
 from bitplan.encodings.order import BLOCK, stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
-from bitplan.variant import FLOAT32, Variant
+from bitplan.variant import F32, FLOAT32, Variant
 
 
 class Float32(Encoding):
@@ -18,6 +18,7 @@ class Float32(Encoding):
 
     name: ClassVar[str] = "float32"
     number: ClassVar[int] = 0
+    activations: ClassVar[tuple[str, ...]] = (F32,)
     tolerance: ClassVar[float] = 1e-4
     variants = (FLOAT32,)
 
@@ -28,7 +29,7 @@ class Float32(Encoding):
     def size_bytes(self, shape: WeightShape, variant: Variant) -> int:
         return padded(4 * (shape.out_channels + shape.count))
 
-    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
+    def resident_bytes(self, shape: WeightShape, variant: Variant, kernel: str | None = None) -> int:
         outputs = shape.out_channels // shape.groups
         columns = 1 if shape.depthwise else -(-outputs // BLOCK) * BLOCK
         return 4 * (shape.out_channels + shape.groups * columns * shape.reduction)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from math import prod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
 from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, halves, padded, round_to_half
 from bitplan.encodings.bits import pack_bits, packed_size, unpack_bits
 from bitplan.encodings.order import stream_order
@@ -22,6 +25,9 @@ HEADER = 8
 class LevelEncoding(Encoding):
     """Shared by all encodings but float32: [unit of scale f32][unit of bias f32][scale f16 x out][bias f16 x out]
     [codes][extra], filled up with zeros to a multiple of eight bytes."""
+
+    sign_planes: ClassVar[int] = 1
+    """Bits per weight in the kernels on signs: the sign, and another where a level can be zero."""
 
     # -- what a concrete encoding says of itself ------------------------------------------------------------------
 
@@ -57,13 +63,33 @@ class LevelEncoding(Encoding):
     def size_bytes(self, shape: WeightShape, variant: Variant) -> int:
         return padded(HEADER + 4 * shape.out_channels + self.code_bytes(shape.count) + self.extra_bytes(shape, variant))
 
-    def resident_bytes(self, shape: WeightShape, variant: Variant) -> int:
+    def resident_bytes(self, shape: WeightShape, variant: Variant, kernel: str | None = None) -> int:
         multipliers_and_biases = 8 * shape.out_channels
-        codes = shape.count if shape.depthwise else self.resident_code_bytes(shape.count)
-        return multipliers_and_biases + codes
+        kernels = kernels_for(variant) if kernel is None else (kernel,)
+        return multipliers_and_biases + max(
+            self.resident_weight_bytes(shape, name) + self.resident_extra_bytes(shape, variant, name)
+            for name in kernels
+        )
+
+    def resident_weight_bytes(self, shape: WeightShape, kernel: str) -> int:
+        """Bytes of the weights as a kernel wants them. Raises ValueError for one that does not run such layers."""
+        words_of_32 = prod(shape.kernel) * -(-shape.in_channels // 32)
+        if kernel == BYTES:
+            return shape.count if shape.depthwise else self.resident_code_bytes(shape.count)
+        if kernel == BITS:
+            channels = 16 * -(-shape.out_channels // 16)
+            planes, offsets = 4 * channels * words_of_32 * self.sign_planes, 4 * channels
+            return planes + offsets
+        if kernel == LOOKUP:
+            return 16 * -(-shape.out_channels // 32) * 8 * words_of_32 * self.sign_planes
+        raise ValueError(f"the kernel {kernel!r} does not run {self.name} layers")
 
     def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
         """Bytes behind the codes (the kept weights of APB)."""
+        return 0
+
+    def resident_extra_bytes(self, shape: WeightShape, variant: Variant, kernel: str) -> int:
+        """Bytes in memory beside the weights' codes (the kept weights of APB)."""
         return 0
 
     def pack_extra(self, layer: EncodedLayer) -> bytes:

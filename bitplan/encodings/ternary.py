@@ -19,6 +19,7 @@ POWERS = np.array([1, 3, 9, 27, 81])
 class Ternary(LevelEncoding):
     name: ClassVar[str] = "ternary"
     number: ClassVar[int] = 5
+    sign_planes: ClassVar[int] = 2
     variants = (Variant("ternary"),)
 
     def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "aligned_buffer.h"
 #include "bytes.h"
 #include "codec.h"
 #include "error.h"
@@ -13,7 +14,7 @@
 namespace bitplan {
 namespace {
 
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kHeaderBytes = 112;
 constexpr char kMagic[8] = {'B', 'I', 'T', 'P', 'L', 'A', 'N', '\0'};
 constexpr std::uint64_t kMaxArenaBytes = std::uint64_t(1) << 40;  // of a whole batch
@@ -90,6 +91,10 @@ void read_weight(Cursor& graph, Weight& weight) {
   if (encoding >= kCodecs.size())
     throw FormatError(text("unknown encoding number ", encoding, "; this version knows 0 to ", kCodecs.size() - 1));
   weight.codec = Codec(encoding);
+  const unsigned kernel = graph.get<std::uint8_t>("a weight's record");
+  if (kernel >= kKernelNames.size())
+    throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
+  weight.kernel = Kernel(kernel);
   weight.kept = graph.get<std::uint32_t>("a weight's record");
   weight.offset = graph.get<std::uint64_t>("a weight's record");
   weight.size = graph.get<std::uint64_t>("a weight's record");
@@ -117,7 +122,7 @@ void read_fields(Cursor& graph, Node& node) {
     case Op::slice:
       for (std::size_t axis = 0; axis < node.shape.size(); ++axis) {
         const auto start = graph.get<std::uint32_t>(what), stop = graph.get<std::uint32_t>(what);
-        node.ranges.push_back({start, stop, graph.get<std::uint32_t>(what)});
+        node.slices.push_back({start, stop, graph.get<std::uint32_t>(what)});
       }
       break;
     case Op::permute:
@@ -134,6 +139,49 @@ void read_fields(Cursor& graph, Node& node) {
   if (node.layer()) read_weight(graph, node.weight);
 }
 
+void read_activation(Cursor& graph, Activation& activation) {
+  constexpr const char* what = "an activation";
+  const unsigned kind = graph.get<std::uint8_t>(what);
+  if (kind > unsigned(ActivationKind::hard_sigmoid))
+    throw FormatError(text("unknown activation number ", kind, "; expected 0 to 5"));
+  activation.kind = ActivationKind(kind);
+  if (activation.kind != ActivationKind::clamp) return;
+  activation.low = graph.get<float>(what);
+  activation.high = graph.get<float>(what);
+  if (!(activation.low <= activation.high))
+    throw FormatError(
+        text("the activation's limits are ", activation.low, " and ", activation.high, "; expected low <= high"));
+}
+
+// Formats kept and read, and the ranges of u8, u4, u2 and u1.
+void read_formats(Cursor& graph, Node& node) {
+  constexpr const char* what = "a node's formats";
+  constexpr unsigned kAll = (1u << kFormats.size()) - 1;
+  node.kept = graph.get<std::uint8_t>(what);
+  if (node.kept < 1 || node.kept > kAll)
+    throw FormatError(text("its value is kept in formats ", unsigned(node.kept), "; expected 1 to ", kAll));
+  const unsigned read = graph.get<std::uint8_t>(what);
+  if (read > kFormats.size())
+    throw FormatError(text("the format it reads is ", read, "; expected 0 to ", kFormats.size()));
+  node.read = Format(read);
+  for (std::size_t i = 0; i < node.ranges.size(); ++i) {
+    const Format format = kFormats[1 + i];
+    const auto scale = graph.get<float>(what);
+    const unsigned zero_point = graph.get<std::uint8_t>(what);
+    if (!std::isfinite(scale) || !(scale > 0))
+      throw FormatError(
+          text("the scale of its value in ", name_of(format), " is ", scale, "; expected a positive finite number"));
+    const bool halves = format == Format::u1;
+    const unsigned most = halves ? 2 : (1u << bits_of(format)) - 1;
+    if (zero_point > most)
+      throw FormatError(
+          text("the zero point of its value in ", name_of(format), " is ", zero_point, "; expected 0 to ", most));
+    if (!node.keeps(format) && (scale != 1 || zero_point != 0))
+      throw FormatError(text("its value has a range in ", name_of(format), ", which it is not kept in"));
+    node.ranges[i] = {scale, halves ? 0.5f * float(zero_point) : float(zero_point)};
+  }
+}
+
 Node read_node(Cursor& graph) {
   constexpr const char* what = "a node";
   Node node;
@@ -141,27 +189,9 @@ Node read_node(Cursor& graph) {
   if (op >= kOpNames.size())
     throw FormatError(text("unknown operation number ", op, "; this version knows 0 to ", kOpNames.size() - 1));
   node.op = Op(op);
-  const unsigned activation = graph.get<std::uint8_t>(what);
-  if (activation > unsigned(ActivationKind::hard_sigmoid))
-    throw FormatError(text("unknown activation number ", activation, "; expected 0 to 5"));
-  node.activation.kind = ActivationKind(activation);
-  node.activation.low = graph.get<float>(what);
-  node.activation.high = graph.get<float>(what);
-  if (!(node.activation.low <= node.activation.high))
-    throw FormatError(text("the activation's limits are ", node.activation.low, " and ", node.activation.high,
-                           "; expected low <= high"));
-  node.kept = graph.get<std::uint8_t>(what);
-  if (node.kept < 1 || node.kept > 3)
-    throw FormatError(text("its value is kept in formats ", unsigned(node.kept), "; expected 1, 2 or 3"));
-  const unsigned read = graph.get<std::uint8_t>(what);
-  if (read > 2) throw FormatError(text("the format it reads is ", read, "; expected 0, 1 or 2"));
-  node.read = Format(read);
-  node.range.scale = graph.get<float>(what);
-  if (!std::isfinite(node.range.scale) || !(node.range.scale > 0))
-    throw FormatError(text("its value's scale is ", node.range.scale, "; expected a positive finite number"));
-  node.range.zero_point = graph.get<std::uint8_t>(what);
-  node.offset_f32 = graph.get<std::uint32_t>(what);
-  node.offset_u8 = graph.get<std::uint32_t>(what);
+  read_activation(graph, node.activation);
+  read_formats(graph, node);
+  node.offset = graph.get<std::uint32_t>(what);
   const std::size_t rank = graph.get<std::uint8_t>(what);
   if (rank < 1 || rank > kMaxRank) throw FormatError(text("its rank is ", rank, "; expected 1 to ", kMaxRank));
   std::uint64_t elements = 1;
@@ -240,7 +270,7 @@ void place_weights(Artifact& artifact, Bytes weights) {
                                kCodecs[unsigned(node.weight.codec)].name, " of its shape needs ", expected));
     } else if (node.op == Op::scale_shift) {
       offset = node.constants_offset;
-      size = 8 * std::uint64_t(node.shape.size() == 3 ? node.shape.front() : node.shape.back());
+      size = 8 * std::uint64_t(channel_count(node.shape));
     } else {
       continue;
     }
@@ -297,5 +327,21 @@ std::size_t element_count(const Shape& shape) {
 }
 
 std::size_t element_bytes(Format format) { return format == Format::f32 ? 4 : 1; }
+
+std::size_t channel_count(const Shape& shape) { return shape.size() == 3 ? shape.front() : shape.back(); }
+
+std::size_t run_bytes(std::size_t channels, Format format) {
+  return has_planes(format) ? 4 * bits_of(format) * words_of(channels) : channels * element_bytes(format);
+}
+
+std::uint64_t place_of(const Node& node, Format format) {
+  const std::size_t channels = channel_count(node.shape), rows = element_count(node.shape) / channels;
+  std::uint64_t place = node.offset;
+  for (const Format before : kFormats) {
+    if (before == format) break;
+    if (node.keeps(before)) place += round_up(rows * run_bytes(channels, before), kAlignment);
+  }
+  return place;
+}
 
 }  // namespace bitplan

@@ -37,8 +37,13 @@ constexpr std::array<const char*, 16> kOpNames = {"input", "conv2d",  "linear", 
                                                   "mul",   "concat",  "max pool", "average pool", "mean",     "pad",
                                                   "slice", "reshape", "permute",  "softmax"};
 
-constexpr std::uint8_t kKeepsF32 = 1, kKeepsU8 = 2;
-constexpr std::uint32_t kAbsent = 0xFFFFFFFFu;
+// In the order in which a value's formats lie in memory.
+constexpr std::array<Format, 5> kFormats = {Format::f32, Format::u8, Format::u4, Format::u2, Format::u1};
+constexpr std::array<const char*, 6> kFormatNames = {"none", "f32", "u8", "u4", "u2", "u1"};
+constexpr std::array<const char*, 4> kKernelNames = {"floats", "bytes", "bits", "lookup"};
+
+constexpr const char* name_of(Format format) { return kFormatNames[unsigned(format)]; }
+constexpr std::uint8_t mask_of(Format format) { return std::uint8_t(1u << (unsigned(format) - 1)); }
 
 // A sliding window: height and width; paddings top, bottom, left, right.
 struct Window {
@@ -62,6 +67,7 @@ struct LayerShape {
 
 struct Weight {
   Codec codec = Codec::float32;
+  Kernel kernel = Kernel::floats;
   std::uint32_t kept = 0;
   std::uint64_t offset = 0, size = 0;
   LayerShape shape;
@@ -71,10 +77,10 @@ struct Weight {
 struct Node {
   Op op = Op::input;
   Activation activation;
-  std::uint8_t kept = 0;  // kKeepsF32 | kKeepsU8
+  std::uint8_t kept = 0;  // sum of mask_of
   Format read = Format::none;
-  Range range;
-  std::uint32_t offset_f32 = kAbsent, offset_u8 = kAbsent;
+  std::array<Range, 4> ranges;  // of u8, u4, u2, u1
+  std::uint32_t offset = 0;     // of the first format, for one image
   Shape shape;
   std::vector<std::uint16_t> inputs;
   std::string name;
@@ -88,12 +94,17 @@ struct Node {
   bool keep = false;                            // mean
   std::array<std::uint32_t, 2> pad_channels{};  // pad: before, after
   float pad_value = 0;                          // pad
-  std::vector<SliceRange> ranges;               // slice
+  std::vector<SliceRange> slices;               // slice
   std::vector<std::uint8_t> order;              // permute
 
   bool layer() const { return op == Op::conv2d || op == Op::linear; }
-  // What the node's own step writes; a value kept in both formats is written as f32.
-  Format written() const { return kept & kKeepsF32 ? Format::f32 : Format::u8; }
+  // The format in which it reads its input `position`: a layer of codes reads its residual in u8.
+  Format read_format(std::size_t position) const {
+    return layer() && position > 0 && read != Format::f32 ? Format::u8 : read;
+  }
+  bool keeps(Format format) const { return kept & mask_of(format); }
+  // Of f32: one that means nothing.
+  Range range(Format format) const { return format < Format::u8 ? Range{} : ranges[unsigned(format) - 2]; }
 };
 
 struct Preprocessing {
@@ -121,6 +132,13 @@ std::string describe(const Artifact& artifact, std::size_t number);
 
 std::string to_string(const Shape& shape);
 std::size_t element_count(const Shape& shape);  // of a checked shape
-std::size_t element_bytes(Format format);
+std::size_t element_bytes(Format format);       // of f32 and u8
+
+// The last axis in memory (the channels of an image), whose elements lie side by side.
+std::size_t channel_count(const Shape& shape);
+// Bytes of the channels of one pixel.
+std::size_t run_bytes(std::size_t channels, Format format);
+// Where a kept format of a node's value lies, for one image; for Format::none, where the last one ends.
+std::uint64_t place_of(const Node& node, Format format);
 
 }  // namespace bitplan

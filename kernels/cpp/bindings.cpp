@@ -4,12 +4,12 @@
 #include <pybind11/stl.h>
 
 #include <cerrno>
-#include <optional>
 #include <system_error>
 
 #include "codec.h"
 #include "error.h"
-#include "mapped_file.h"
+#include "layer_set.h"
+#include "load.h"
 #include "runtime.h"
 
 namespace py = pybind11;
@@ -57,13 +57,13 @@ Batch check_inputs(const Runtime& runtime, const Arrays& arrays) {
   return batch;
 }
 
-struct Outputs {
+struct OutputArrays {
   std::vector<py::array_t<float>> arrays;
   std::vector<float*> data;
 };
 
-Outputs make_outputs(const Runtime& runtime, std::size_t batch) {
-  Outputs outputs;
+OutputArrays make_outputs(const Runtime& runtime, std::size_t batch) {
+  OutputArrays outputs;
   for (const Port& port : runtime.outputs()) {
     std::vector<py::ssize_t> shape{py::ssize_t(batch)};
     shape.insert(shape.end(), port.shape.begin(), port.shape.end());
@@ -76,7 +76,7 @@ Outputs make_outputs(const Runtime& runtime, std::size_t batch) {
 std::vector<py::array_t<float>> run(Runtime& runtime, const Arrays& arrays) {
   const Batch batch = check_inputs(runtime, arrays);
   const Runtime::Lease context = runtime.acquire(batch.size);
-  Outputs outputs = make_outputs(runtime, batch.size);
+  OutputArrays outputs = make_outputs(runtime, batch.size);
   {
     const py::gil_scoped_release unlocked;
     runtime.run(*context, batch.arrays, batch.size, outputs.data);
@@ -99,7 +99,7 @@ py::array_t<double> time_steps(Runtime& runtime, const Arrays& arrays, std::size
 py::array_t<double> time_runs(Runtime& runtime, const Arrays& arrays, std::size_t runs) {
   const Batch batch = check_inputs(runtime, arrays);
   const Runtime::Lease context = runtime.acquire(batch.size);
-  const Outputs outputs = make_outputs(runtime, batch.size);
+  const OutputArrays outputs = make_outputs(runtime, batch.size);
   py::array_t<double> seconds{py::ssize_t(runs)};
   double* const data = seconds.mutable_data();
   {
@@ -110,19 +110,13 @@ py::array_t<double> time_runs(Runtime& runtime, const Arrays& arrays, std::size_
 }
 
 std::unique_ptr<Runtime> load(const std::string& path, std::size_t threads, const std::string& isa) {
-  std::optional<MappedFile> file;
   try {
-    file.emplace(path);
+    const py::gil_scoped_release unlocked;
+    return load_runtime(path, threads, isa);
   } catch (const std::system_error& error) {
     errno = error.code().value();
     PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
     throw py::error_already_set();
-  }
-  try {
-    const py::gil_scoped_release unlocked;
-    return std::make_unique<Runtime>(file->bytes(), threads, isa);
-  } catch (const FormatError& error) {
-    throw FormatError(text(path, ": ", error.what()));
   }
 }
 
@@ -131,6 +125,55 @@ std::unique_ptr<Runtime> from_bytes(const py::bytes& data, std::size_t threads, 
   const Bytes file(reinterpret_cast<const std::uint8_t*>(view.data()), view.size());
   const py::gil_scoped_release unlocked;
   return std::make_unique<Runtime>(file, threads, isa);
+}
+
+std::unique_ptr<LayerSet> layer_set(const py::bytes& data, std::size_t threads, const std::string& isa) {
+  const std::string_view view = data;
+  std::vector<std::uint8_t> file(view.begin(), view.end());
+  const py::gil_scoped_release unlocked;
+  return std::make_unique<LayerSet>(std::move(file), threads, isa);
+}
+
+// By layer: name, op, weight [out, in / groups, height, width] and groups, planned input, kernel; of a convolution,
+// stride, padding (top, bottom, left, right) and dilation.
+py::list described_layers(const LayerSet& set) {
+  py::list result;
+  for (std::size_t number = 0; number < set.size(); ++number) {
+    const Node& node = set.layer(number);
+    const LayerShape& shape = node.weight.shape;
+    const std::array<std::size_t, 4> weight = {shape.out, shape.in / shape.groups, shape.height, shape.width};
+    result.append(py::make_tuple(node.name, kOpNames[unsigned(node.op)], weight, shape.groups,
+                                 set.planned_input(number), kKernelNames[unsigned(node.weight.kernel)],
+                                 node.window.stride, node.window.padding, node.window.dilation));
+  }
+  return result;
+}
+
+// `array`: float32 [batch, ...], with the channels of images last where `interleaved`; so is the result for images.
+py::array_t<float> run_layer(LayerSet& set, std::size_t number, const py::array_t<float>& array, bool interleaved) {
+  if (array.ndim() < 2 || !(array.flags() & py::array::c_style))
+    throw InputError(text("layer '", set.layer(number).name, "' was given an array of shape ", shape_text(array),
+                          "; expected a contiguous batch"));
+  const auto batch = std::size_t(array.shape(0));
+  Shape shape;
+  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) shape.push_back(std::uint32_t(array.shape(axis)));
+  const bool image = shape.size() == 3;
+  if (image && interleaved) shape = {shape[2], shape[0], shape[1]};
+  const Shape made = set.output_shape(number, shape);
+  std::vector<py::ssize_t> sizes{py::ssize_t(batch)};
+  if (image)
+    sizes.insert(sizes.end(), {made[1], made[2], made[0]});
+  else
+    sizes.insert(sizes.end(), made.begin(), made.end());
+  py::array_t<float> out(sizes);
+  float* const target = out.mutable_data();
+  LayerSet::Lease lease = set.acquire(number, shape);
+  {
+    const py::gil_scoped_release unlocked;
+    set.run(lease, batch, array.data(), interleaved, target);
+  }
+  set.release(std::move(lease));
+  return out;
 }
 
 // Each C++ error becomes the Python error of the same meaning.
@@ -182,6 +225,7 @@ PYBIND11_MODULE(_runtime, module) {
       .def_property_readonly("inputs", [](const Runtime& self) { return named_shapes(self.inputs()); })
       .def_property_readonly("outputs", [](const Runtime& self) { return named_shapes(self.outputs()); })
       .def_property_readonly("steps", &Runtime::steps)
+      .def_property_readonly("step_kernels", &Runtime::step_kernels)
       .def_property_readonly("planned_batch", &Runtime::planned_batch)
       .def_property_readonly("weight_bytes", &Runtime::weight_bytes)
       .def_property_readonly("arena_bytes", &Runtime::arena_bytes)
@@ -194,6 +238,17 @@ PYBIND11_MODULE(_runtime, module) {
         const Preprocessing& p = self.preprocessing();
         return std::make_tuple(p.mean, p.std, p.resize, p.crop);
       });
+  py::class_<LayerSet>(module, "LayerSet")
+      .def(py::init(&layer_set), py::arg("data"), py::arg("threads"), py::arg("isa"))
+      .def("run", run_layer, py::arg("number"), py::arg("array"), py::arg("interleaved"))
+      .def_property_readonly("layers", described_layers)
+      .def_property_readonly("data",
+                             [](const LayerSet& self) {
+                               return py::bytes(reinterpret_cast<const char*>(self.file().data()), self.file().size());
+                             })
+      .def_property_readonly("weight_bytes", &LayerSet::weight_bytes)
+      .def_property_readonly("isa", &LayerSet::isa)
+      .def_property("threads", &LayerSet::threads, &LayerSet::set_threads);
   module.def("isa_levels", [] { return level_names(true); });
   module.def("all_isas", [] { return level_names(false); });
   module.def("active_isa", [] { return kernels_of("").isa; });

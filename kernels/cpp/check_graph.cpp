@@ -7,6 +7,7 @@
 #include <string>
 
 #include "artifact.h"
+#include "codec.h"
 #include "error.h"
 
 namespace bitplan {
@@ -115,7 +116,7 @@ Shape expected_shape(Node& node, const std::vector<const Shape*>& in) {
       require_inputs(node, 1, 1);
       require(node.shape.size() == shape.size(), "its value has another rank than its input");
       for (std::size_t axis = 0; axis < shape.size(); ++axis) {
-        const auto [start, stop, step] = node.ranges[axis];
+        const auto [start, stop, step] = node.slices[axis];
         require(start < stop && stop <= shape[axis] && step > 0,
                 text("slice ", start, ":", stop, ":", step, " does not fit axis ", axis, " of ", to_string(shape)));
         shape[axis] = (stop - start - 1) / step + 1;
@@ -151,42 +152,69 @@ void check_weight_count(const LayerShape& shape) {
 
 bool takes_activation(Op op) { return op >= Op::conv2d && op <= Op::mul; }
 
-void check_formats(const Artifact& artifact, const Node& node) {
-  if (node.inputs.empty()) return require(node.read == Format::none, "it has no inputs, yet a format to read them in");
-  require(node.read != Format::none, "it has inputs, but no format to read them in");
-  const std::uint8_t bit = node.read == Format::f32 ? kKeepsF32 : kKeepsU8;
-  for (const std::uint16_t input : node.inputs)
-    require(artifact.nodes[input].kept & bit,
-            text("it reads '", artifact.nodes[input].name, "' as ", bit == kKeepsF32 ? "f32" : "u8",
-                 ", which is not kept in that format"));
-  if (node.layer()) {
-    const bool floats = node.weight.codec == Codec::float32;
-    require(floats == (node.read == Format::f32), "float32 layers read f32 and all others u8; this one does not");
-    require(node.weight.kept <= (node.weight.codec == Codec::apb ? node.weight.shape.count() : 0),
-            text("it keeps ", node.weight.kept, " weights; only apb keeps any, and no more than there are"));
-  } else if (node.op == Op::softmax) {
-    require(node.read == Format::f32, "softmax reads f32");
-  } else {
-    require((node.read == Format::u8) == (node.kept == kKeepsU8),
-            "an operation without weights reads u8 exactly where its value is kept in u8 only");
-  }
+std::string format_names(std::uint8_t mask) {
+  std::string names;
+  for (const Format format : kFormats)
+    if (mask & mask_of(format)) names += (names.empty() ? "" : "+") + std::string(name_of(format));
+  return names;
 }
 
-// One format of one value in the arena, in bytes of one image.
+// What a value is kept in (bitplan/formats.py), from the formats in which it is read or returned.
+std::uint8_t kept_formats(const Node& node, std::uint8_t read) {
+  const std::uint8_t f32 = mask_of(Format::f32);
+  if (read == 0) return f32;
+  return node.layer() || read == mask_of(Format::u8) ? read : read | f32;
+}
+
+void check_weight(const Node& node) {
+  const Weight& weight = node.weight;
+  const bool floats = node.read == Format::f32;
+  require((weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
+          text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
+               kCodecs[unsigned(weight.codec)].name, ", ", name_of(node.read), " and ",
+               kKernelNames[unsigned(weight.kernel)]));
+  if (weight.kernel > Kernel::bytes)
+    require(weight.codec >= Codec::ternary && has_planes(node.read),
+            text("the kernel ", kKernelNames[unsigned(weight.kernel)],
+                 " runs ternary, binary and apb on u4, u2 and u1; this layer has ",
+                 kCodecs[unsigned(weight.codec)].name, " and ", name_of(node.read)));
+  require(!has_planes(node.read) || weight.shape.groups == 1,
+          text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
+  require(weight.kept <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
+          text("it keeps ", weight.kept, " weights; only apb keeps any, and no more than there are"));
+}
+
+// `read`: the formats in which its value is read or returned.
+void check_formats(const Node& node, std::uint8_t read) {
+  if (node.inputs.empty()) {
+    require(node.read == Format::none, "it has no inputs, yet a format to read them in");
+  } else if (node.layer()) {
+    check_weight(node);
+  } else {
+    const bool codes = node.kept == mask_of(Format::u8) && node.op != Op::softmax;
+    require(node.read == (codes ? Format::u8 : Format::f32),
+            text("it reads ", name_of(node.read),
+                 "; an operation without weights reads u8 where its value is kept in u8 "
+                 "only and it is no softmax, else f32"));
+  }
+  const std::uint8_t expected = kept_formats(node, read);
+  require(node.kept == expected, text("its value is kept in ", format_names(node.kept),
+                                      "; those who read it make that ", format_names(expected)));
+}
+
+// A value's formats in the arena, in bytes of one image.
 struct Place {
   std::uint64_t begin, end;
   std::size_t last_step;
   const Node* node;
 };
 
-Place place_of(const Artifact& artifact, const Node& node, Format format) {
-  const std::uint32_t offset = format == Format::f32 ? node.offset_f32 : node.offset_u8;
-  const std::uint64_t bytes = std::uint64_t(element_count(node.shape)) * element_bytes(format);
-  require(offset != kAbsent, text("its ", format == Format::f32 ? "f32" : "u8", " value is kept but has no place"));
-  require(offset % element_bytes(format) == 0, text("the offset ", offset, " of its f32 value is no multiple of 4"));
-  require(bytes <= artifact.arena_bytes && offset <= artifact.arena_bytes - bytes,
-          text("its value at ", offset, " + ", bytes, " bytes leaves the arena of ", artifact.arena_bytes, " bytes"));
-  return {offset, offset + bytes, 0, &node};
+Place checked_place(const Artifact& artifact, const Node& node, std::size_t last_step) {
+  const std::uint64_t end = place_of(node, Format::none);
+  require(node.offset % sizeof(float) == 0, text("the offset ", node.offset, " of its value is no multiple of 4"));
+  require(end <= artifact.arena_bytes, text("its value at ", node.offset, " + ", end - node.offset,
+                                            " bytes leaves the arena of ", artifact.arena_bytes, " bytes"));
+  return {node.offset, end, last_step, &node};
 }
 
 // The values alive at a step, by their first byte. Adding one checks it against its neighbours.
@@ -216,7 +244,39 @@ class LivePlaces {
   std::multimap<std::size_t, std::uint64_t> by_end_;
 };
 
-void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const std::vector<std::size_t>& last_step) {
+// Who reads a value, and how: the formats, and the last step that needs it (the number of nodes for an output).
+struct Readers {
+  std::uint8_t formats = 0;
+  std::size_t last_step = 0;
+};
+
+std::vector<Readers> find_readers(const Artifact& artifact) {
+  const std::size_t nodes = artifact.nodes.size();
+  std::vector<Readers> readers(nodes);
+  for (std::size_t number = 0; number < nodes; ++number) {
+    const Node& node = artifact.nodes[number];
+    readers[number].last_step = number;
+    if (!node.inputs.empty() && node.read == Format::none)
+      throw FormatError(text(describe(artifact, number), ": it has inputs, but no format to read them in"));
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] >= number)
+        throw FormatError(
+            text(describe(artifact, number), ": it reads node ", node.inputs[i], ", which does not come before it"));
+      Readers& input = readers[node.inputs[i]];
+      input.formats |= mask_of(node.read_format(i));
+      input.last_step = number;
+    }
+  }
+  for (const std::uint16_t output : artifact.outputs) {
+    if (output >= nodes) throw FormatError(text("output ", output, " is no node; the network has ", nodes));
+    if (readers[output].last_step == nodes) throw FormatError(text(describe(artifact, output), ": an output twice"));
+    readers[output].formats |= mask_of(Format::f32);
+    readers[output].last_step = nodes;
+  }
+  return readers;
+}
+
+void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const Readers& readers) {
   Node& node = artifact.nodes[number];
   std::vector<const Shape*> in;
   for (const std::uint16_t input : node.inputs) in.push_back(&artifact.nodes[input].shape);
@@ -229,50 +289,23 @@ void check_node(Artifact& artifact, std::size_t number, LivePlaces& live, const 
             text("its residual has shape ", to_string(*in[1]), "; expected ", to_string(node.shape)));
   require(takes_activation(node.op) || node.activation.kind == ActivationKind::identity,
           "it cannot have an activation");
-  check_formats(artifact, node);
+  check_formats(node, readers.formats);
   const std::size_t channels = artifact.preprocessing.mean.size();
   if (node.op == Op::input && node.shape.size() == 3 && channels != 0)
     require(node.shape[0] == channels,
             text("preprocessing has ", channels, " channels; the input has ", node.shape[0]));
   live.remove_before(number);
-  for (const Format format : {Format::f32, Format::u8}) {
-    const bool kept = node.kept & (format == Format::f32 ? kKeepsF32 : kKeepsU8);
-    if (!kept) {
-      require((format == Format::f32 ? node.offset_f32 : node.offset_u8) == kAbsent,
-              "a format that is not kept has a place");
-      continue;
-    }
-    Place place = place_of(artifact, node, format);
-    place.last_step = last_step[number];
-    live.add(place);
-  }
+  live.add(checked_place(artifact, node, readers.last_step));
 }
 
 }  // namespace
 
 void check_graph(Artifact& artifact) {
-  const std::size_t nodes = artifact.nodes.size();
-  std::vector<std::size_t> last_step(nodes);
-  for (std::size_t number = 0; number < nodes; ++number) {
-    last_step[number] = number;
-    for (const std::uint16_t input : artifact.nodes[number].inputs) {
-      if (input >= number)
-        throw FormatError(
-            text(describe(artifact, number), ": it reads node ", input, ", which does not come before it"));
-      last_step[input] = number;
-    }
-  }
-  for (const std::uint16_t output : artifact.outputs) {
-    if (output >= nodes) throw FormatError(text("output ", output, " is no node; the network has ", nodes));
-    if (!(artifact.nodes[output].kept & kKeepsF32))
-      throw FormatError(text(describe(artifact, output), ": an output, but not kept in f32"));
-    if (last_step[output] == nodes) throw FormatError(text(describe(artifact, output), ": an output twice"));
-    last_step[output] = nodes;
-  }
+  const std::vector<Readers> readers = find_readers(artifact);
   LivePlaces live;
-  for (std::size_t number = 0; number < nodes; ++number) {
+  for (std::size_t number = 0; number < artifact.nodes.size(); ++number) {
     try {
-      check_node(artifact, number, live, last_step);
+      check_node(artifact, number, live, readers[number]);
     } catch (const FormatError& error) {
       throw FormatError(text(describe(artifact, number), ": ", error.what()));
     }

@@ -52,7 +52,7 @@ std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t
     bytes += 4 * shape.out;
   else
     bytes += kUnitBytes + 4 * shape.out;
-  if (codec == Codec::apb) bytes += 2 * kept + elias_fano_bytes(kept, shape.count());
+  if (codec == Codec::apb) bytes += kUnitLevelBytes + kept + elias_fano_bytes(kept, shape.count());
   return round_up(bytes, 8);
 }
 

@@ -26,7 +26,8 @@ constexpr std::array<CodecInfo, 8> kCodecs = {{
     {Codec::apb, "apb"},
 }};
 
-constexpr std::size_t kUnitBytes = 8;  // the f32 units of scale and bias
+constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
+constexpr std::size_t kUnitLevelBytes = 1;  // apb: the unit of its levels, before the kept ones
 
 // Bytes of n codes in the file, and in memory (not for float32).
 std::size_t stored_code_bytes(Codec codec, std::size_t n);

@@ -2,166 +2,213 @@
 
 #include <utility>
 
-#include "epilogue.h"
-
 namespace bitplan {
 namespace {
 
-// Decoded levels of a whole layer stay in L2 up to this size; larger layers are decoded panel by panel.
-constexpr std::size_t kMaxDecodedBytes = std::size_t(1) << 20;
-// Rows that are packed at once when panels are the outer loop.
-constexpr std::size_t kMaxPackedBytes = std::size_t(4) << 20;
+// Decoded levels of a part stay in L2 up to this size; more are decoded panel by panel, each for all rows of the part.
+constexpr std::size_t kMaxDecodedBytes = std::size_t(512) << 10;
+// What fetching a part's weights costs, and decoding them too (see split_work).
+constexpr std::size_t kFetchRows = 2, kDecodeRows = 6;
+// Bytes of a run: shorter ones are packed.
+constexpr std::size_t kLeastRun = 16;
 
 }  // namespace
 
-GemmStep::GemmStep(Layer layer, const Node& node, const std::vector<Value>& inputs, const Value& out)
-    : layer_(std::move(layer)), in_(inputs[0]), out_(out), activation_(node.activation) {
-  if (inputs.size() > 1) residual_ = inputs[1];
-  const std::size_t outputs = layer_.shape.group_outputs(), blocks = layer_.group_blocks();
-  for (std::size_t group = 0; group < layer_.shape.groups; ++group)
-    for (std::size_t block = 0; block < blocks; block += kMaxBlocks)
-      panels_.push_back({group, block, std::min(kMaxBlocks, blocks - block), group * outputs + block * kBlock,
-                         std::min(kMaxBlocks * kBlock, outputs - block * kBlock)});
+GemmStep::GemmStep(Layer layer, const Node& node, const std::vector<Value>& inputs, const Outputs& outputs)
+    : layer_(std::move(layer)),
+      in_(inputs[0]),
+      finish_(node, inputs, outputs),
+      panels_(layer_.shape),
+      indirection_(in_, outputs[0], node.window),
+      packer_(in_, outputs[0], node.window, layer_.shape.groups, element(), row_elements() * element()),
+      padding_(in_.channels() * element()),
+      padding_byte_(floats() ? 0 : in_.range.padding()) {
+  const std::size_t run = in_.channels() / layer_.shape.groups;
+  const bool addressed = run * element() >= kLeastRun && (floats() || run % kStep == 0);
+  rows_ = indirection_.identity() ? Rows::direct : addressed ? Rows::indirect : Rows::packed;
+  std::fill_n(padding_.data(), padding_.bytes(), std::uint8_t(padding_byte_));
 }
 
-std::size_t GemmStep::row_elements() const {
-  return in_.format == Format::u8 ? layer_.k_steps() * kStep : layer_.shape.reduction();
-}
-
-std::size_t GemmStep::decoded_bytes() const {
-  return layer_.shape.groups * layer_.group_blocks() * layer_.block_bytes();
-}
-
-// Codes that few rows use, or that would not stay in cache, are decoded next to their use.
-bool GemmStep::by_panel(std::size_t batch) const {
-  return !layer_.ready() && (total_rows(batch) <= kMaxRows || decoded_bytes() > kMaxDecodedBytes);
-}
-
-std::size_t GemmStep::packed_rows(std::size_t batch) const {
-  const std::size_t fit = kMaxPackedBytes / (layer_.shape.groups * row_bytes()) / kMaxRows * kMaxRows;
-  return std::min(std::max(fit, kMaxRows), total_rows(batch));
+std::size_t GemmStep::decoded_bytes(Span units) const {
+  constexpr std::size_t kUnitBlocks = Panels::kUnitChannels / kBlock;
+  return std::min(units.size() * kUnitBlocks, layer_.shape.groups * layer_.group_blocks()) * layer_.block_bytes();
 }
 
 GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
+  const std::size_t all = decoded_bytes({0, panels_.units()}), panel = kMaxBlocks * layer_.block_bytes();
+  const std::size_t kept = rows_ == Rows::packed ? all : std::min(all, kMaxDecodedBytes);
   Carver carver(at);
   ThreadScratch scratch{};
-  scratch.rows = carver.take<std::uint8_t>(direct() ? 0 : kMaxRows * row_bytes());
-  scratch.panel = carver.take<std::int8_t>(layer_.ready() ? 0 : kMaxBlocks * layer_.block_bytes());
+  scratch.rows = carver.take<std::uint8_t>(rows_ == Rows::packed ? kMaxRows * row_elements() * element() : 0);
+  scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::indirect ? kMaxRows * indirection_.taps() : 0);
+  scratch.levels = carver.take<std::int8_t>(layer_.ready() ? 0 : std::max(kept, panel));
   scratch.decode_buffer = carver.take<std::int8_t>(layer_.ready() ? 0 : layer_.decode_buffer_bytes());
-  scratch.accumulators = carver.take<float>(kMaxRows * kMaxBlocks * kBlock);
-  scratch.float_accumulators = carver.take<float>(layer_.codec == Codec::apb ? kMaxRows * kMaxBlocks * kBlock : 0);
+  scratch.accumulators = carver.take<float>(kAccumulators);
   scratch.used = carver.used();
   return scratch;
 }
 
 Scratch GemmStep::scratch(std::size_t batch) const {
-  // Any batch up to the planned one may run, hence both orders of loops.
-  std::size_t shared = 0;
-  if (!layer_.ready()) {
-    if (!direct()) shared = packed_rows(batch) * layer_.shape.groups * row_bytes();
-    if (decoded_bytes() <= kMaxDecodedBytes) shared = std::max(shared, decoded_bytes());
+  const std::size_t unpacked = has_planes(in_.format) ? batch * in_.elements() + kAlignment : 0;
+  return {unpacked, carve(nullptr).used};
+}
+
+void GemmStep::run(const Call& call) const {
+  const std::uint8_t* const input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
+  if (const std::size_t blocks = one_row_blocks(call.batch)) return run_one_row(call, input, blocks);
+  share_work(call.pool, total_rows(call.batch), panels_.units(), layer_.ready() ? kFetchRows : kDecodeRows,
+             [&](Span rows, Span units, std::size_t thread) { run_part(call, input, rows, units, thread); });
+}
+
+const std::uint8_t* GemmStep::unpack(const Call& call) const {
+  const std::size_t channels = in_.channels(), bytes = in_.row_bytes();
+  const Span pixels{0, call.batch * in_.rows()};
+  const std::size_t parts = std::min(call.pool.threads(), pixels.size());
+  call.pool.run(parts, [&](std::size_t task, std::size_t) {
+    const Span part = pixels.part(task, parts);
+    for (std::size_t pixel = part.begin; pixel < part.end; ++pixel)
+      call.kernels.unpack_codes(reinterpret_cast<const std::uint32_t*>(call.at<std::uint8_t>(in_) + pixel * bytes),
+                                bits_of(in_.format), channels, call.shared + pixel * channels);
+  });
+  return call.shared;
+}
+
+// A part of the work: some rows times some channels.
+class GemmStep::Part {
+ public:
+  Part(const GemmStep& step, const Call& call, const std::uint8_t* input, const ThreadScratch& scratch)
+      : step_(step), call_(call), input_(input), scratch_(scratch) {}
+
+  // The panel's weights as the products read them, decoded where necessary.
+  const std::uint8_t* fetch(const Panel& panel, std::int8_t* levels) const {
+    const Layer& layer = step_.layer_;
+    if (layer.ready())
+      return layer.codes.data() + (panel.group * layer.group_blocks() + panel.first_block) * layer.block_bytes();
+    layer.decode_blocks(call_.kernels, panel.group, panel.first_block, panel.blocks, levels, scratch_.decode_buffer);
+    return reinterpret_cast<const std::uint8_t*>(levels);
   }
-  return {shared + kAlignment, carve(nullptr).used};
-}
 
-void GemmStep::run(const Call& call) const { by_panel(call.batch) ? run_by_panel(call) : run_by_tile(call); }
-
-GemmStep::Rows GemmStep::direct_rows(const Call& call, std::size_t group, std::size_t first) const {
-  const std::size_t stride = in_.channels();
-  const std::size_t element = first * stride + group * layer_.shape.reduction();
-  return {call.at<std::uint8_t>(in_) + element * element_bytes(in_.format), stride};
-}
-
-const std::uint8_t* GemmStep::resident_panel(const Panel& panel) const {
-  const std::size_t block =
-      layer_.codec == Codec::float32 ? 4 * kBlock * layer_.shape.reduction() : layer_.block_bytes();
-  return layer_.codes.data() + (panel.group * layer_.group_blocks() + panel.first_block) * block;
-}
-
-void GemmStep::run_by_tile(const Call& call) const {
-  const bool ready = layer_.ready();
-  const auto decoded = [&](const Panel& panel) {
-    return call.shared + (panel.group * layer_.group_blocks() + panel.first_block) * layer_.block_bytes();
-  };
-  if (!ready)
-    call.pool.run(panels_.size(), [&](std::size_t task, std::size_t thread) {
-      const Panel& panel = panels_[task];
-      layer_.decode_blocks(call.kernels, panel.group, panel.first_block, panel.blocks,
-                           reinterpret_cast<std::int8_t*>(decoded(panel)),
-                           carve(call.thread_scratch(thread)).decode_buffer);
-    });
-  const std::size_t rows = total_rows(call.batch), tiles = divide_up(rows, kMaxRows);
-  // Where tiles are fewer than threads, the panels of a tile are shared out too.
-  const std::size_t parts = std::min(panels_.size(), divide_up(call.pool.threads(), tiles));
-  call.pool.run(tiles * parts, [&](std::size_t task, std::size_t thread) {
-    const ThreadScratch scratch = carve(call.thread_scratch(thread));
-    const std::size_t first = task / parts * kMaxRows, count = std::min(kMaxRows, rows - first), part = task % parts;
-    Rows tile{nullptr, 0};
-    std::size_t group = layer_.shape.groups;
-    for (std::size_t i = part * panels_.size() / parts; i < (part + 1) * panels_.size() / parts; ++i) {
-      const Panel& panel = panels_[i];
-      if (panel.group != group) {
-        group = panel.group;
-        tile = direct() ? direct_rows(call, group, first) : Rows{scratch.rows, row_elements()};
-        if (!direct()) pack(call, group, first, count, scratch.rows);
-      }
-      multiply(call, panel, ready ? resident_panel(panel) : decoded(panel), tile, first, count, scratch);
+  void multiply(Span tile, const Panel& panel, const std::uint8_t* weights) {
+    set_rows(tile, panel.group);
+    const std::size_t width = panel.blocks * kBlock;
+    const Tile place{tile.begin, tile.size(), panel.first_channel, panel.channels};
+    if (step_.floats()) {
+      auto* const sums = static_cast<float*>(scratch_.accumulators);
+      form_sums(panel, reinterpret_cast<const float*>(weights), sums, width);
+      store_outputs(call_, step_.layer_, step_.finish_, place, sums, width);
+    } else {
+      auto* const sums = static_cast<std::int32_t*>(scratch_.accumulators);
+      form_sums(panel, reinterpret_cast<const std::int8_t*>(weights), sums, width);
+      store_outputs(call_, step_.layer_, step_.finish_, place, sums, width);
     }
+  }
+
+ private:
+  // Addresses or packs the tile's rows, unless the last call did.
+  void set_rows(Span tile, std::size_t group) {
+    if (tile.begin == first_ && group == group_) return;
+    first_ = tile.begin;
+    count_ = tile.size();
+    group_ = group;
+    const std::size_t pixel = step_.in_.channels() * step_.element();
+    const std::uint8_t* const base = input_ + group * (pixel / step_.layer_.shape.groups);
+    switch (step_.rows_) {
+      case Rows::direct:
+        data_ = base + first_ * pixel;
+        stride_ = step_.in_.channels();
+        break;
+      case Rows::indirect:
+        step_.indirection_.point<std::uint8_t>(base, pixel, step_.padding_.data(), first_, count_, scratch_.pointers);
+        break;
+      case Rows::packed:
+        step_.packer_.pack(input_, step_.padding_byte_, group, first_, count_, scratch_.rows);
+        data_ = scratch_.rows;
+        stride_ = step_.row_elements();
+    }
+  }
+
+  void form_sums(const Panel& panel, const std::int8_t* weights, std::int32_t* sums, std::size_t width) const {
+    const Layer& layer = step_.layer_;
+    if (step_.rows_ == Rows::indirect)
+      call_.kernels.conv_u8s8(scratch_.pointers, layer.taps(), layer.k_steps() / layer.taps(), count_, weights,
+                              panel.blocks, layer.max_level(), sums, width);
+    else
+      call_.kernels.gemm_u8s8(data_, stride_, count_, weights, layer.k_steps(), panel.blocks, layer.max_level(), sums,
+                              width);
+  }
+  void form_sums(const Panel& panel, const float* weights, float* sums, std::size_t width) const {
+    const std::size_t k = step_.layer_.shape.reduction(), taps = step_.layer_.taps();
+    if (step_.rows_ == Rows::indirect)
+      call_.kernels.conv_f32(reinterpret_cast<const float* const*>(scratch_.pointers), taps, k / taps, count_, weights,
+                             panel.blocks, sums, width);
+    else
+      call_.kernels.gemm_f32(reinterpret_cast<const float*>(data_), stride_, count_, weights, k, panel.blocks, sums,
+                             width);
+  }
+
+  const GemmStep& step_;
+  const Call& call_;
+  const std::uint8_t* input_;
+  const ThreadScratch& scratch_;
+  std::size_t first_ = SIZE_MAX, count_ = 0, group_ = 0;
+  const std::uint8_t* data_ = nullptr;
+  std::size_t stride_ = 0;  // elements
+};
+
+void GemmStep::run_part(const Call& call, const std::uint8_t* input, Span rows, Span units, std::size_t thread) const {
+  const ThreadScratch scratch = carve(call.thread_scratch(thread));
+  Part part(*this, call, input, scratch);
+  // Weights that leave the cache are read once, for all rows; else rows are addressed or packed once, for all channels.
+  if (tile_count(rows) == 1 || (rows_ != Rows::packed && decoded_bytes(units) > kMaxDecodedBytes)) {
+    panels_.for_each(units, [&](const Panel& panel) {
+      const std::uint8_t* const weights = part.fetch(panel, scratch.levels);
+      for_each_tile(rows, [&](Span tile) { part.multiply(tile, panel, weights); });
+    });
+    return;
+  }
+  if (!layer_.ready()) {
+    std::int8_t* levels = scratch.levels;
+    panels_.for_each(units, [&](const Panel& panel) {
+      part.fetch(panel, levels);
+      levels += panel.blocks * layer_.block_bytes();
+    });
+  }
+  for_each_tile(rows, [&](Span tile) {
+    std::int8_t* levels = scratch.levels;
+    panels_.for_each(units, [&](const Panel& panel) {
+      part.multiply(tile, panel,
+                    layer_.ready() ? part.fetch(panel, nullptr) : reinterpret_cast<const std::uint8_t*>(levels));
+      levels += panel.blocks * layer_.block_bytes();
+    });
   });
 }
 
-void GemmStep::run_by_panel(const Call& call) const {
-  const std::size_t rows = total_rows(call.batch), groups = layer_.shape.groups;
-  const std::size_t at_once = direct() ? rows : packed_rows(call.batch);
-  for (std::size_t start = 0; start < rows; start += at_once) {
-    const std::size_t end = std::min(start + at_once, rows), tiles = divide_up(end - start, kMaxRows);
-    const auto packed = [&](std::size_t group, std::size_t row) {
-      return call.shared + (group * at_once + row - start) * row_bytes();
-    };
-    if (!direct())
-      call.pool.run(groups * tiles, [&](std::size_t task, std::size_t) {
-        const std::size_t first = start + task % tiles * kMaxRows, group = task / tiles;
-        pack(call, group, first, std::min(kMaxRows, end - first), packed(group, first));
-      });
-    call.pool.run(panels_.size(), [&](std::size_t task, std::size_t thread) {
-      const Panel& panel = panels_[task];
-      const ThreadScratch scratch = carve(call.thread_scratch(thread));
-      layer_.decode_blocks(call.kernels, panel.group, panel.first_block, panel.blocks, scratch.panel,
-                           scratch.decode_buffer);
-      for (std::size_t first = start; first < end; first += kMaxRows) {
-        const Rows tile =
-            direct() ? direct_rows(call, panel.group, first) : Rows{packed(panel.group, first), row_elements()};
-        multiply(call, panel, reinterpret_cast<const std::uint8_t*>(scratch.panel), tile, first,
-                 std::min(kMaxRows, end - first), scratch);
-      }
-    });
-  }
+// The blocks that one row can be multiplied by straight from their codes; they end where a word of planes does.
+std::size_t GemmStep::one_row_blocks(std::size_t batch) const {
+  const LayerShape& shape = layer_.shape;
+  if (total_rows(batch) != 1 || rows_ != Rows::direct || shape.groups != 1 || shape.reduction() % kStep != 0 ||
+      layer_.codec == Codec::float32 || layer_.codec == Codec::apb)
+    return 0;
+  return shape.out % kBlock == 0 ? shape.out / kBlock : shape.out / Panels::kUnitChannels * 2;
 }
 
-void GemmStep::multiply(const Call& call, const Panel& panel, const std::uint8_t* weights, const Rows& rows,
-                        std::size_t first, std::size_t count, const ThreadScratch& scratch) const {
-  const KernelTable& kernels = call.kernels;
-  const std::size_t width = panel.blocks * kBlock;
-  const Epilogue epilogue = make_epilogue(call, layer_, residual_, activation_, out_, first, panel.first_channel);
-  if (in_.format == Format::f32) {
-    auto* const sums = static_cast<float*>(scratch.accumulators);
-    kernels.gemm_f32(reinterpret_cast<const float*>(rows.data), rows.stride, count,
-                     reinterpret_cast<const float*>(weights), layer_.shape.reduction(), panel.blocks, sums, width);
-    kernels.store_f32(sums, width, count, panel.channels, epilogue);
-    return;
-  }
-  auto* const sums = static_cast<std::int32_t*>(scratch.accumulators);
-  kernels.gemm_u8s8(rows.data, rows.stride, count, reinterpret_cast<const std::int8_t*>(weights), layer_.k_steps(),
-                    panel.blocks, layer_.wide(), sums, width);
-  if (layer_.codec != Codec::apb) {
-    kernels.store_i32(sums, width, count, panel.channels, epilogue);
-    return;
-  }
-  kernels.i32_to_f32(sums, count * width, scratch.float_accumulators);
-  const Kept kept{layer_.kept_start.data() + panel.first_channel, layer_.kept_k.data(), layer_.kept_residual.data()};
-  kernels.add_kept(rows.data, rows.stride, count, kept, panel.channels, in_.range.zero_point,
-                   scratch.float_accumulators, width);
-  kernels.store_f32(scratch.float_accumulators, width, count, panel.channels, epilogue);
+void GemmStep::run_one_row(const Call& call, const std::uint8_t* input, std::size_t blocks) const {
+  constexpr std::size_t kBlocksAtOnce = kAccumulators / kBlock;
+  const std::size_t block_codes = layer_.block_bytes(), codes = layer_.shape.count();
+  const Span units{0, divide_up(blocks, 2)}, rest{units.end, panels_.units()};
+  const std::size_t parts = std::min(call.pool.threads(), units.size());
+  call.pool.run(parts + (rest.size() > 0), [&](std::size_t task, std::size_t thread) {
+    if (task == parts) return run_part(call, input, {0, 1}, rest, thread);
+    auto* const sums = static_cast<std::int32_t*>(carve(call.thread_scratch(thread)).accumulators);
+    const Span part = units.part(task, parts);
+    for (std::size_t first = 2 * part.begin, end = std::min(2 * part.end, blocks); first < end;
+         first += kBlocksAtOnce) {
+      const std::size_t count = std::min(kBlocksAtOnce, end - first);
+      call.kernels.gemv_u8s8(layer_.codec, input, layer_.k_steps(), layer_.codes.data(), codes, first * block_codes,
+                             count, sums);
+      store_outputs(call, layer_, finish_, {0, 1, first * kBlock, count * kBlock}, sums, count * kBlock);
+    }
+  });
 }
 
 }  // namespace bitplan

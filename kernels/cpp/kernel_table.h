@@ -6,7 +6,18 @@
 
 namespace bitplan {
 
-enum class Format : std::uint8_t { none = 0, f32 = 1, u8 = 2 };
+// Activation formats: f32, or codes q with x = scale * (q - zero_point). Codes below 8 bits lie as planes of bits: a
+// run of n channels is [bits][words] of 32-bit words, words = ceil(n / 32), bit i of word w of plane b being bit b of
+// the code of channel 32 w + i; bits behind the last channel are zero.
+enum class Format : std::uint8_t { none = 0, f32 = 1, u8 = 2, u4 = 3, u2 = 4, u1 = 5 };
+
+// The bits of a format's codes; 0 for f32.
+constexpr unsigned bits_of(Format format) {
+  constexpr unsigned kBits[] = {0, 0, 8, 4, 2, 1};
+  return kBits[static_cast<int>(format)];
+}
+constexpr bool has_planes(Format format) { return format > Format::u8; }
+constexpr std::size_t words_of(std::size_t channels) { return (channels + 31) / 32; }
 
 // The numbers of bitplan/encodings.
 enum class Codec : std::uint8_t {
@@ -18,6 +29,14 @@ enum class Codec : std::uint8_t {
   ternary = 5,
   binary = 6,
   apb = 7
+};
+
+// How a layer's products are formed; the numbers of bitplan/compute.py.
+enum class Kernel : std::uint8_t {
+  floats = 0,  // f32 activations
+  bytes = 1,   // weights decoded to bytes, activations as bytes
+  bits = 2,    // bit-serial: planes of activations against signs (and masks) of weights
+  lookup = 3   // sums of four activations looked up by the signs of four weights
 };
 
 enum class ActivationKind : std::uint8_t {
@@ -34,15 +53,22 @@ struct Activation {
   float low = 0, high = 0;  // clamp only
 };
 
-// x = scale * (q - zero_point)
+// x = scale * (q - zero_point). The zero point is whole, in u1 it may also be 0.5.
+//   u8, u4, u2:  q = clamp(round(x * (1 / scale)) + zero_point, 0, 2^bits - 1), ties to even
+//   u1:          q = 1 where x > scale * (0.5 - zero_point), else 0
 struct Range {
   float scale = 1;
-  std::int32_t zero_point = 0;
+  float zero_point = 0;
+
+  // The code that a convolution pads with.
+  std::int32_t padding() const { return static_cast<std::int32_t>(zero_point); }
 };
 
 // How accumulators become a stored value, element by element:
-//   y = activation(multiplier[o] * c + bias[o] + residual),  stored as f32, or as u8 in `out_range`
-// (round to nearest even, clamp to 0..255). `bias` already holds -zero_point * sum_k level * multiplier.
+//   y = activation(multiplier[o] * c + bias[o] + residual),  stored as f32, or as codes in `out_range`.
+// `bias` already holds -zero_point * sum_k level * multiplier. The residual is f32 or u8. Where the output has planes
+// of bits, `out` is the first word of the tile's channels in plane 0 of its first row, `out_stride` counts words from
+// row to row and `out_plane` from plane to plane; the bits behind channel n in the last word are written as zeros.
 struct Epilogue {
   const float* multiplier = nullptr;  // [n]; nullptr: 1
   const float* bias = nullptr;        // [n]; nullptr: 0
@@ -53,22 +79,45 @@ struct Epilogue {
   Activation activation;
   void* out = nullptr;  // [rows][out_stride]
   std::size_t out_stride = 0;
+  std::size_t out_plane = 0;
   Format out_format = Format::f32;
   Range out_range;
 };
 
-// Kept weights of one panel of output channels, by channel: entries row_start[o] .. row_start[o + 1), k ascending
-// within a channel (else add_kept is slow, not wrong).
+// Weights of the bit-serial kernels, for channels in blocks of 16. k runs over [tap][word][32]; a bit behind the last
+// channel of a tap is zero in both planes.
+struct BitWeights {
+  const std::uint32_t* signs = nullptr;  // [block][taps * words][16]: bit set where the level is positive
+  const std::uint32_t* masks = nullptr;  // the same: bit set where the level is not zero; nullptr: all levels are +-1
+  const std::int32_t* offset = nullptr;  // [16 * blocks]: (2^planes - 1) (number of levels != 0 + sum of levels) / 2
+};
+
+// Weights of the look-up kernels, for channels in blocks of 32. k runs over [tap][word][8 groups][4]; the signs of a
+// group are half a byte, bit i set where weight i is +1. Byte [h][l][i] of a word belongs to channel
+// 16 h + i of the block: its low half to group l, its high half to group 4 + l.
+struct LookupWeights {
+  const std::uint8_t* signs = nullptr;   // [block of 32][taps * words][2][4][16]
+  const std::uint8_t* second = nullptr;  // nullptr: level = sign; else level = (sign + second sign) / 2
+};
+
+// Weights that are kept out of a binary code, by channel: entries row_start[o] .. row_start[o + 1), k ascending within
+// a channel, k counted as BitWeights counts it.
 struct Kept {
   const std::uint32_t* row_start;  // [channels + 1]
-  const std::uint32_t* k;          // position along K
-  const float* residual;           // ratio - level
+  const std::uint32_t* k;
+  const std::int16_t* residual;  // level - unit * sign, |residual| <= 126
 };
 
 constexpr std::size_t kBlock = 16;     // output channels of a panel block
 constexpr std::size_t kStep = 4;       // weights along K that one 32-bit lane holds
 constexpr std::size_t kMaxBlocks = 4;  // blocks per call of a gemm
 constexpr std::size_t kMaxRows = 64;   // rows per call of a gemm and its epilogue
+
+// 64-bit words that transpose_rows writes for rows of so many 32-bit words per plane.
+constexpr std::size_t kept_scratch(std::size_t words, unsigned planes) { return 32 * words * planes; }
+
+// Bytes of the tables of a run. Tables are read fastest from multiples of 64 bytes.
+constexpr std::size_t table_bytes(std::size_t words) { return 128 * words + 64; }
 
 // What a row's results are depends neither on the other rows and blocks of the call nor, where the layer reads u8, on
 // the level: the same bits at all of them. (Layers in f32 differ by how products and sums are rounded.)
@@ -78,36 +127,71 @@ struct KernelTable {
 
   // c[p][o] = sum_k a[p][k] * w[o][k], exact in int32, o < 16 * blocks. `panel`: [block][k_steps][16][4] levels, zero
   // behind the last weight. a has 4 * k_steps readable bytes per row (what lies behind K meets a zero weight).
-  // `wide` says that |level| > 63 occurs (pairs of products may then exceed 16 bits).
+  // |level| <= max_level: small levels allow sums of products in 16 bits.
   void (*gemm_u8s8)(const std::uint8_t* a, std::size_t lda, std::size_t rows, const std::int8_t* panel,
-                    std::size_t k_steps, std::size_t blocks, bool wide, std::int32_t* c, std::size_t ldc);
+                    std::size_t k_steps, std::size_t blocks, int max_level, std::int32_t* c, std::size_t ldc);
+  // The same by indirection: the row p is `taps` runs of 4 * run_steps bytes, run t at pointers[p * taps + t];
+  // k_steps = taps * run_steps.
+  void (*conv_u8s8)(const std::uint8_t* const* pointers, std::size_t taps, std::size_t run_steps, std::size_t rows,
+                    const std::int8_t* panel, std::size_t blocks, int max_level, std::int32_t* c, std::size_t ldc);
+  // One row straight from the resident stream of codes, the first of which belongs to a whole block of 16 channels:
+  // c[o] = sum_k a[k] * level(first + [block][k_steps][16][4]), o < 16 * blocks. All codecs with levels but apb;
+  // `first` is a multiple of 64.
+  void (*gemv_u8s8)(Codec codec, const std::uint8_t* a, std::size_t k_steps, const std::uint8_t* stream,
+                    std::size_t total, std::size_t first, std::size_t blocks, std::int32_t* c);
 
   // c[p][o] = sum_k a[p][k] * w[o][k]; `panel`: [block][k][16].
   void (*gemm_f32)(const float* a, std::size_t lda, std::size_t rows, const float* panel, std::size_t k,
                    std::size_t blocks, float* c, std::size_t ldc);
+  // The same by indirection, runs of `run` floats; k = taps * run.
+  void (*conv_f32)(const float* const* pointers, std::size_t taps, std::size_t run, std::size_t rows,
+                   const float* panel, std::size_t blocks, float* c, std::size_t ldc);
 
   // Expands codes [first, first + count) of a resident stream to levels. `total`: codes in the stream (int3's second
   // plane begins behind the first). The resident stream of ternary has two bits per code, code - 1 being the level.
-  void (*decode)(Codec codec, const std::uint8_t* stream, std::size_t total, std::size_t first, std::size_t count,
-                 std::int8_t* levels);
+  // `unit`: the magnitude of the levels of binary and apb.
+  void (*decode)(Codec codec, int unit, const std::uint8_t* stream, std::size_t total, std::size_t first,
+                 std::size_t count, std::int8_t* levels);
 
-  // c[p][o] += sum over the kept weights of channel o of (a[p][k] - zero_point) * residual, o < channels.
-  void (*add_kept)(const std::uint8_t* a, std::size_t lda, std::size_t rows, const Kept& kept, std::size_t channels,
-                   std::int32_t zero_point, float* c, std::size_t ldc);
+  // Bit-serial: c[p][o] = sum_k q[p][k] * level[o][k], exact in int32, o < 16 * blocks. Row p is `taps` runs, run t
+  // being [planes][words] at pointers[p * taps + t]. Formed as
+  //   offset[o] - sum_b 2^b sum_k popcount((q_b[p] ^ signs[o]) & masks[o])
+  void (*conv_bits)(const std::uint32_t* const* pointers, std::size_t taps, std::size_t words, unsigned planes,
+                    std::size_t rows, const BitWeights& weights, std::size_t blocks, std::int32_t* c, std::size_t ldc);
+  // The bits of at most 64 rows (pointers as of conv_bits), by k: bit p of masks[b * depth + k] is bit k of plane b of
+  // row p, depth = 32 * taps * words; bits behind the last row are zero. `masks`: kept_scratch(taps * words, planes)
+  // words.
+  void (*transpose_rows)(const std::uint32_t* const* pointers, std::size_t taps, std::size_t words, unsigned planes,
+                         std::size_t rows, std::uint64_t* masks);
+  // c[p][o] = unit * c[p][o] + sum over the kept weights of channel o of q[p][k] * residual, o < channels, with the
+  // codes q that transpose_rows left in `masks`; they serve all panels of the same rows.
+  void (*add_kept)(const std::uint64_t* masks, std::size_t depth, unsigned planes, std::size_t rows, const Kept& kept,
+                   int unit, std::size_t channels, std::int32_t* c, std::size_t ldc);
+
+  // Look-up: for a run of codes in planes, table_bytes(words) bytes: 8 * words tables of 16 sums of the four codes of a
+  // group, then the sum of all codes as int32:
+  //   tables[g][j] = sum_{i < 4} (bit i of j) * q[4 g + i]
+  void (*build_tables)(const std::uint32_t* codes, std::size_t words, unsigned planes, std::uint8_t* tables);
+  // c[p][o] = sum_k q[p][k] * level[o][k], exact in int32, o < 32 * blocks; the tables of run t of row p are at
+  // pointers[p * taps + t]; rows <= kMaxRows. With u the entries that the signs look up, formed as
+  //   sum_g 2 u - sum_k q,  with second signs  sum_g (u + second u) - sum_k q
+  void (*conv_lookup)(const std::uint8_t* const* pointers, std::size_t taps, std::size_t words, unsigned planes,
+                      std::size_t rows, const LookupWeights& weights, std::size_t blocks, std::int32_t* c,
+                      std::size_t ldc);
+
+  // Codes in planes of bits to bytes, and floats to codes in planes (the rule is Range's), n channels.
+  void (*unpack_codes)(const std::uint32_t* codes, unsigned planes, std::size_t n, std::uint8_t* out);
+  void (*pack_codes)(const float* x, std::size_t n, Format format, Range range, std::uint32_t* codes);
 
   // Depthwise: c[p][ch] = sum_t tap(p, t)[ch] * w[t][ch], the taps of pixel p being pointers[p * taps + t].
   void (*depthwise_u8s8)(const std::uint8_t* const* pointers, std::size_t pixels, std::size_t taps,
                          std::size_t channels, const std::int8_t* w, std::int32_t* c, std::size_t ldc);
-  // The same with float weights, over x = a - zero_point (APB).
-  void (*depthwise_u8f32)(const std::uint8_t* const* pointers, std::size_t pixels, std::size_t taps,
-                          std::size_t channels, const float* w, std::int32_t zero_point, float* c, std::size_t ldc);
   void (*depthwise_f32)(const float* const* pointers, std::size_t pixels, std::size_t taps, std::size_t channels,
                         const float* w, float* c, std::size_t ldc);
 
   // The epilogue over a tile of accumulators, n channels wide.
   void (*store_i32)(const std::int32_t* c, std::size_t ldc, std::size_t rows, std::size_t n, const Epilogue& e);
   void (*store_f32)(const float* c, std::size_t ldc, std::size_t rows, std::size_t n, const Epilogue& e);
-  void (*i32_to_f32)(const std::int32_t* c, std::size_t n, float* out);
 
   // Element-wise pieces that the operations without weights are built from, on runs of n elements.
   void (*quantise)(const float* x, std::size_t n, Range range, std::uint8_t* out);

@@ -7,54 +7,10 @@
 #include "bytes.h"
 #include "codec.h"
 #include "error.h"
+#include "sign_weights.h"
 
 namespace bitplan {
 namespace {
-
-// Where a code of the stream belongs (bitplan/encodings/order.py).
-struct Position {
-  std::size_t channel, k;
-};
-
-Position position_of(const LayerShape& shape, std::size_t index) {
-  if (shape.depthwise()) return {index % shape.out, index / shape.out};
-  const std::size_t k = shape.reduction(), outputs = shape.group_outputs(), whole = k / kStep * kStep;
-  const std::size_t group = index / (outputs * k), in_group = index % (outputs * k);
-  const std::size_t block = in_group / (kBlock * k), in_block = in_group % (kBlock * k);
-  const std::size_t width = std::min(kBlock, outputs - block * kBlock), first = group * outputs + block * kBlock;
-  if (in_block < width * whole) {
-    const std::size_t in_step = in_block % (width * kStep);
-    return {first + in_step / kStep, in_block / (width * kStep) * kStep + in_step % kStep};
-  }
-  const std::size_t rest = in_block - width * whole;
-  return {first + rest / (k - whole), whole + rest % (k - whole)};
-}
-
-// Positions in the stream of the kept weights, ascending.
-std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_t n) {
-  std::vector<std::uint64_t> positions;
-  if (k == 0) return positions;
-  const std::size_t shift = elias_fano_shift(k, n), low_bytes = (k * shift + 7) / 8;
-  const Bytes high = data.subspan(low_bytes);
-  positions.reserve(k);
-  std::size_t low_bit = 0;
-  for (std::size_t bit = 0; bit < 8 * high.size(); ++bit) {
-    if (!(high[bit / 8] >> (bit % 8) & 1)) continue;
-    const std::size_t i = positions.size();
-    if (i == k) throw FormatError(text("the positions of kept weights hold more than the ", k, " announced"));
-    std::uint64_t low = 0;
-    for (std::size_t j = 0; j < shift; ++j, ++low_bit)
-      low |= std::uint64_t(data[low_bit / 8] >> (low_bit % 8) & 1) << j;
-    const std::uint64_t position = (std::uint64_t(bit - i) << shift) + low;
-    if (position >= n || (i > 0 && position <= positions.back()))
-      throw FormatError("the positions of kept weights are not ascending or leave the layer");
-    positions.push_back(position);
-  }
-  if (positions.size() != k)
-    throw FormatError(
-        text("the positions of kept weights hold ", positions.size(), " entries; ", k, " were announced"));
-  return positions;
-}
 
 float finite(float value, const char* what) {
   if (!std::isfinite(value)) throw FormatError(text(what, " is ", value, "; expected a finite number"));
@@ -111,24 +67,6 @@ void prepare_float32(Layer& layer, Bytes data) {
   }
 }
 
-// Kept weights become lists by channel; `level(i)` is the level of code i of the stream.
-template <typename Level>
-void prepare_kept(Layer& layer, Bytes ratios, const std::vector<std::uint64_t>& positions, const Level& level) {
-  layer.kept_start.assign(layer.shape.out + 1, 0);
-  for (const std::uint64_t position : positions) ++layer.kept_start[position_of(layer.shape, position).channel + 1];
-  for (std::size_t o = 0; o < layer.shape.out; ++o) layer.kept_start[o + 1] += layer.kept_start[o];
-  layer.kept_k.resize(positions.size());
-  layer.kept_residual.resize(positions.size());
-  std::vector<std::uint32_t> next(layer.kept_start.begin(), layer.kept_start.end() - 1);
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    const auto [channel, k] = position_of(layer.shape, positions[i]);
-    const std::uint32_t entry = next[channel]++;
-    layer.kept_k[entry] = std::uint32_t(k);
-    layer.kept_residual[entry] =
-        finite(half_to_float(load<std::uint16_t>(ratios.data() + 2 * i)), "a kept weight") - level(positions[i]);
-  }
-}
-
 // Sums of levels by channel, and checks that no accumulator of 32 bits can overflow.
 std::vector<std::int64_t> level_sums(const Layer& layer, const KernelTable& kernels) {
   const LayerShape& shape = layer.shape;
@@ -158,30 +96,67 @@ std::vector<std::int64_t> level_sums(const Layer& layer, const KernelTable& kern
   return sums;
 }
 
-// Depthwise layers are held as levels [tap][channel], or as floats where some weights are kept.
-void decode_depthwise(Layer& layer, const KernelTable& kernels, const std::uint8_t* stream) {
+// The level sums' share of the zero point goes into the biases.
+void fold_zero_point(Layer& layer, float zero_point, const KernelTable& kernels) {
+  const std::vector<std::int64_t> sums = level_sums(layer, kernels);
+  for (std::size_t o = 0; o < layer.shape.out; ++o) {
+    const double share = double(zero_point) * double(sums[o]) * layer.multiplier[o];
+    layer.bias[o] = finite(float(layer.bias[o] - share), "a bias");
+  }
+}
+
+// Depthwise layers are held as levels [tap][channel], in the order of the stream.
+AlignedBuffer depthwise_levels(const Layer& layer, const KernelTable& kernels, const std::vector<KeptWeight>& kept) {
   const std::size_t n = layer.shape.count();
   AlignedBuffer levels(n);
-  kernels.decode(layer.codec, stream, n, 0, n, levels.as<std::int8_t>());
-  layer.codes = std::move(levels);
+  kernels.decode(layer.codec, layer.unit, layer.codes.data(), n, 0, n, levels.as<std::int8_t>());
+  for (const KeptWeight& weight : kept) levels.as<std::int8_t>()[weight.index] = weight.level;
+  return levels;
 }
 
 }  // namespace
 
+int Layer::max_level() const {
+  switch (codec) {
+    case Codec::int4:
+      return 15;
+    case Codec::int3:
+      return 7;
+    case Codec::int2:
+      return 3;
+    case Codec::ternary:
+    case Codec::binary:
+      return 1;
+    case Codec::apb:
+      return 63;
+    default:
+      return 127;
+  }
+}
+
 void Layer::decode_blocks(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
                           std::int8_t* panel, std::int8_t* buffer) const {
+  decode_codes(kernels, group, first, blocks, panel, buffer);
+  if (kept_levels.start.empty()) return;
+  const std::size_t panels = (group_blocks() + kMaxBlocks - 1) / kMaxBlocks;
+  kept_levels.scatter(group * panels + first / kMaxBlocks, first % kMaxBlocks * block_bytes(), blocks * block_bytes(),
+                      panel);
+}
+
+void Layer::decode_codes(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
+                         std::int8_t* panel, std::int8_t* buffer) const {
   const std::size_t k = shape.reduction(), outputs = shape.group_outputs(), total = shape.count();
   const std::size_t start = group * outputs * k + first * kBlock * k;
   const std::uint8_t* const stream = codes.data();
   if (k % kStep == 0 && (first + blocks) * kBlock <= outputs) {
-    kernels.decode(codec, stream, total, start, blocks * kBlock * k, panel);
+    kernels.decode(codec, unit, stream, total, start, blocks * kBlock * k, panel);
     return;
   }
   const std::size_t steps = k / kStep, rest = k % kStep;
   for (std::size_t block = 0; block < blocks; ++block) {
     const std::size_t width = std::min(kBlock, outputs - (first + block) * kBlock);
     std::int8_t* target = panel + block * block_bytes();
-    kernels.decode(codec, stream, total, start + block * kBlock * k, width * k, buffer);
+    kernels.decode(codec, unit, stream, total, start + block * kBlock * k, width * k, buffer);
     if (width == kBlock) {
       std::memcpy(target, buffer, steps * kBlock * kStep);
     } else {
@@ -201,6 +176,7 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   Layer layer;
   layer.shape = node.weight.shape;
   layer.codec = node.weight.codec;
+  layer.kernel = node.weight.kernel;
   const LayerShape& shape = layer.shape;
   if (layer.codec == Codec::float32) {
     prepare_float32(layer, node.weight.data);
@@ -216,41 +192,29 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
 
   const std::size_t stored = stored_code_bytes(layer.codec, n);
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
-  AlignedBuffer stream(resident_code_bytes(layer.codec, n));
+  layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
   if (layer.codec == Codec::ternary)
-    repack_ternary(codes, n, stream.data());
+    repack_ternary(codes, n, layer.codes.data());
   else
-    std::memcpy(stream.data(), codes.data(), stored);
-  if (shape.depthwise())
-    decode_depthwise(layer, kernels, stream.data());
+    std::memcpy(layer.codes.data(), codes.data(), stored);
+  StoredKept kept;
+  if (layer.codec == Codec::apb) {
+    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.kept, n);
+    layer.unit = kept.unit;
+    if (!shape.depthwise()) layer.kept_levels = by_panel(shape, kept.weights);
+  }
+  if (shape.depthwise()) layer.codes = depthwise_levels(layer, kernels, kept.weights);
+  fold_zero_point(layer, range.zero_point, kernels);
+  if (layer.kernel != Kernel::bits && layer.kernel != Kernel::lookup) return layer;
+
+  layer.kept_levels = {};
+  if (layer.kernel == Kernel::bits)
+    pack_bit_weights(layer, kernels, bits_of(node.read));
   else
-    layer.codes = std::move(stream);
-
-  const std::vector<std::int64_t> sums = level_sums(layer, kernels);
-  const bool floats = layer.codec == Codec::apb && shape.depthwise();  // over q - zero point: nothing to fold in
-  if (!floats)
-    for (std::size_t o = 0; o < out; ++o) {
-      const double share = double(range.zero_point) * double(sums[o]) * layer.multiplier[o];
-      layer.bias[o] = finite(float(layer.bias[o] - share), "a bias");
-    }
-  if (layer.codec != Codec::apb) return layer;
-
-  const std::size_t kept = node.weight.kept;
-  const Bytes extra = data.subspan(kUnitBytes + 4 * out + stored);
-  const Bytes encoded = extra.subspan(2 * kept, elias_fano_bytes(kept, n));
-  const std::vector<std::uint64_t> positions = read_elias_fano(encoded, kept, n);
-  prepare_kept(layer, extra, positions, [&](std::size_t i) { return codes[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f; });
-  if (!floats) return layer;
-
-  AlignedBuffer weights(4 * n);
-  std::copy_n(layer.codes.as<std::int8_t>(), n, weights.as<float>());
-  for (std::size_t o = 0; o < out; ++o)
-    for (std::size_t i = layer.kept_start[o]; i < layer.kept_start[o + 1]; ++i)
-      weights.as<float>()[layer.kept_k[i] * out + o] += layer.kept_residual[i];
-  layer.codes = std::move(weights);
-  layer.kept_start.clear();
-  layer.kept_k.clear();
-  layer.kept_residual.clear();
+    pack_lookup_weights(layer, kernels);
+  if (layer.codec == Codec::apb)
+    layer.kept_residuals = by_channel(shape, kept, [&](std::size_t i) { return codes[i / 8] >> (i % 8) & 1; });
+  layer.codes = {};
   return layer;
 }
 

@@ -7,6 +7,7 @@
 
 #include "aligned_buffer.h"
 #include "artifact.h"
+#include "kept.h"
 #include "kernel_table.h"
 
 namespace bitplan {
@@ -14,33 +15,54 @@ namespace bitplan {
 struct Layer {
   LayerShape shape;
   Codec codec = Codec::float32;
+  Kernel kernel = Kernel::floats;
+  int unit = 1;  // magnitude of the levels of binary and apb
   // y = multiplier c + bias, per output channel; the zero point's share is folded into `bias`. float32: no multiplier.
   std::vector<float> multiplier, bias;
-  // float32: [group][block][k][16] floats; depthwise: [tap][channel] levels (apb: floats); else the stream of codes.
-  AlignedBuffer codes;
-  // apb, by output channel: entries kept_start[o] .. kept_start[o + 1); empty for depthwise.
-  std::vector<std::uint32_t> kept_start, kept_k;
-  std::vector<float> kept_residual;
 
+  // Kernel floats: [group][block][k][16]. Bytes: the stream of codes. Depthwise: [tap][channel] floats or levels.
+  AlignedBuffer codes;
+  KeptLevels kept_levels;  // apb on bytes, but for depthwise
+
+  // Kernels bits and lookup, see BitWeights and LookupWeights. Binary and apb have no second plane.
+  AlignedBuffer signs, second_signs;
+  std::vector<std::int32_t> offset;
+  KeptResiduals kept_residuals;  // apb
+
+  std::size_t taps() const { return shape.height * shape.width; }
+  std::size_t words() const { return words_of(shape.in / shape.groups); }  // of a tap, in planes
   std::size_t k_steps() const { return (shape.reduction() + kStep - 1) / kStep; }
   std::size_t group_blocks() const { return (shape.group_outputs() + kBlock - 1) / kBlock; }
-  std::size_t block_bytes() const { return k_steps() * kBlock * kStep; }  // of levels
-  bool wide() const { return codec == Codec::int8; }
-  // Whether the gemm reads the codes as they are.
+  std::size_t block_bytes() const {  // of a block as the products read it
+    return kBlock * (kernel == Kernel::floats ? 4 * shape.reduction() : kStep * k_steps());
+  }
+  // A bound on |level|.
+  int max_level() const;
+  // Whether the products read the codes as they are.
   bool ready() const {
     return codec == Codec::float32 ||
            (codec == Codec::int8 && shape.reduction() % kStep == 0 && shape.group_outputs() % kBlock == 0);
   }
   std::size_t resident_bytes() const {
-    return codes.bytes() +
-           4 * (multiplier.size() + bias.size() + kept_start.size() + kept_k.size() + kept_residual.size());
+    return codes.bytes() + signs.bytes() + second_signs.bytes() +
+           4 * (multiplier.size() + bias.size() + offset.size()) + kept_levels.bytes() + kept_residuals.bytes();
   }
 
-  // Writes the levels of blocks [first, first + blocks) of a group as [block][k_steps][16][4], zeros where nothing is.
+  // Kernel bytes: writes the levels of blocks [first, first + blocks) of a group as [block][k_steps][16][4], zeros
+  // where nothing is. The blocks lie within one panel of kMaxBlocks.
   void decode_blocks(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
                      std::int8_t* panel, std::int8_t* buffer) const;
   // Bytes of `buffer` above.
   std::size_t decode_buffer_bytes() const { return kBlock * shape.reduction(); }
+
+  // From block (of 16, of 32 channels) `first` on.
+  BitWeights bit_weights(std::size_t first) const;
+  LookupWeights lookup_weights(std::size_t first) const;
+
+ private:
+  // Without the kept weights.
+  void decode_codes(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
+                    std::int8_t* panel, std::int8_t* buffer) const;
 };
 
 // Unpacks what the file holds; `range` is that of the layer's input. Throws FormatError.

@@ -8,6 +8,9 @@
 namespace bitplan {
 namespace {
 
+// A copy is cut along its outermost axis where the parts of the output keep this many elements.
+constexpr std::size_t kPartElements = 16384;
+
 // Element (i0, i1, ..) goes from source + sum i * from to target + sum i * to, all in elements of one image.
 struct StridedCopy {
   std::size_t input = 0;  // which input
@@ -89,9 +92,9 @@ StridedCopy slice_copy(const Node& node, const Value& in, const Value& out) {
   const std::vector<std::size_t> from = strides(in.shape), to = strides(out.shape);
   StridedCopy copy;
   for (const std::size_t axis : stored_axes(out.shape.size())) {
-    copy.source += node.ranges[axis].start * from[axis];
+    copy.source += node.slices[axis].start * from[axis];
     copy.sizes.push_back(out.shape[axis]);
-    copy.from.push_back(node.ranges[axis].step * from[axis]);
+    copy.from.push_back(node.slices[axis].step * from[axis]);
     copy.to.push_back(to[axis]);
   }
   return copy;
@@ -135,12 +138,14 @@ class MoveStep : public Step {
     if (fills_) {
       call.pool.run(call.batch, [&](std::size_t image, std::size_t) { fill_image(call, image); });
     }
-    call.pool.run(call.batch * copies_.size(), [&](std::size_t task, std::size_t thread) {
-      const StridedCopy& copy = copies_[task % copies_.size()];
-      const std::size_t image = task / copies_.size();
+    const std::size_t parts = std::clamp<std::size_t>(out_.elements() / kPartElements, 1, call.pool.threads());
+    call.pool.run(call.batch * copies_.size() * parts, [&](std::size_t task, std::size_t thread) {
+      const std::size_t part = task % parts, image = task / parts / copies_.size();
+      const StridedCopy& copy = copies_[task / parts % copies_.size()];
+      const std::size_t begin = copy.sizes[0] * part / parts, end = copy.sizes[0] * (part + 1) / parts;
       const Value& in = inputs_[copy.input];
-      walk(call, in, copy, 0, image * in.elements() + copy.source, image * out_.elements() + copy.target,
-           call.thread_scratch(thread));
+      walk(call, in, copy, 0, end - begin, image * in.elements() + copy.source + begin * copy.from[0],
+           image * out_.elements() + copy.target + begin * copy.to[0], call.thread_scratch(thread));
     });
   }
 
@@ -156,14 +161,15 @@ class MoveStep : public Step {
     std::memset(call.at<std::uint8_t>(out_) + image * n, code, n);
   }
 
-  void walk(const Call& call, const Value& in, const StridedCopy& copy, std::size_t axis, std::size_t source,
-            std::size_t target, std::uint8_t* buffer) const {
+  // n places along this axis, and all along the inner ones.
+  void walk(const Call& call, const Value& in, const StridedCopy& copy, std::size_t axis, std::size_t n,
+            std::size_t source, std::size_t target, std::uint8_t* buffer) const {
+    const std::size_t from = copy.from[axis], to = copy.to[axis];
     if (axis + 1 < copy.sizes.size()) {
-      for (std::size_t i = 0; i < copy.sizes[axis]; ++i)
-        walk(call, in, copy, axis + 1, source + i * copy.from[axis], target + i * copy.to[axis], buffer);
+      for (std::size_t i = 0; i < n; ++i)
+        walk(call, in, copy, axis + 1, copy.sizes[axis + 1], source + i * from, target + i * to, buffer);
       return;
     }
-    const std::size_t n = copy.sizes[axis], from = copy.from[axis], to = copy.to[axis];
     if (in.format == Format::f32 && out_.format == Format::f32)
       move(call.at<float>(in) + source, from, call.at<float>(out_) + target, to, n);
     else if (in.format == out_.format && same_range(in.range, out_.range))
@@ -217,7 +223,7 @@ class ImageReshapeStep : public MoveStep {
     const std::size_t elements = in.elements();
     call.pool.run(call.batch, [&](std::size_t image, std::size_t thread) {
       for (std::size_t first = 0; first < elements; first += run_.sizes[0])
-        walk(call, in, run_, 0, image * elements + place(in.shape, from_, first),
+        walk(call, in, run_, 0, run_.sizes[0], image * elements + place(in.shape, from_, first),
              image * elements + place(out_.shape, to_, first), call.thread_scratch(thread));
     });
   }

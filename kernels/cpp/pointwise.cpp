@@ -1,5 +1,5 @@
-// Element-wise operations without weights: activate, add, mul, scale shift, and the change from f32 to u8. Values in
-// u8 pass through f32 in runs that stay in L1.
+// Element-wise operations without weights: activate, add, mul, scale shift, and the change from f32 to codes. Values
+// in u8 pass through f32 in runs that stay in L1.
 #include <cstring>
 
 #include "step.h"
@@ -104,6 +104,7 @@ class PointwiseStep : public Step {
   AlignedBuffer constants_;
 };
 
+// To u8, in runs of any length.
 class QuantiseStep : public Step {
  public:
   QuantiseStep(const Value& in, const Value& out) : in_(in), out_(out) {}
@@ -121,13 +122,33 @@ class QuantiseStep : public Step {
   Value in_, out_;
 };
 
+// To planes of bits, row by row.
+class PackStep : public Step {
+ public:
+  PackStep(const Value& in, const Value& out) : in_(in), out_(out) {}
+
+  void run(const Call& call) const override {
+    const std::size_t channels = out_.channels(), rows = call.batch * out_.rows();
+    const std::size_t rows_per_task = std::max<std::size_t>(kChunk / channels, 1);
+    call.pool.run(divide_up(rows, rows_per_task), [&](std::size_t task, std::size_t) {
+      for (std::size_t row = task * rows_per_task; row < std::min(rows, (task + 1) * rows_per_task); ++row)
+        call.kernels.pack_codes(call.at<float>(in_) + row * channels, channels, out_.format, out_.range,
+                                reinterpret_cast<std::uint32_t*>(call.at<std::uint8_t>(out_) + row * out_.row_bytes()));
+    });
+  }
+
+ private:
+  Value in_, out_;
+};
+
 }  // namespace
 
 std::unique_ptr<Step> make_pointwise(const Node& node, const std::vector<Value>& inputs, const Value& out) {
   return std::make_unique<PointwiseStep>(node, inputs, out);
 }
 
-std::unique_ptr<Step> make_quantise(const Value& in, const Value& out) {
+std::unique_ptr<Step> make_conversion(const Value& in, const Value& out) {
+  if (has_planes(out.format)) return std::make_unique<PackStep>(in, out);
   return std::make_unique<QuantiseStep>(in, out);
 }
 

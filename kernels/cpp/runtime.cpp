@@ -15,7 +15,7 @@ constexpr std::size_t kMaxThreads = 256;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Value value_of(const Node& node, Format format) {
-  return {format == Format::f32 ? node.offset_f32 : node.offset_u8, format, node.range, node.shape};
+  return {place_of(node, format), format, node.range(format), node.shape};
 }
 
 // [H][W][C] of one image becomes [C][H][W]; other shapes are copied.
@@ -107,52 +107,54 @@ void Runtime::set_threads(std::size_t threads) {
   free_contexts_.clear();
 }
 
+void Runtime::add_step(std::unique_ptr<Step> step, std::string name, std::string kernel) {
+  steps_.push_back(std::move(step));
+  step_names_.push_back(std::move(name));
+  step_kernels_.push_back(std::move(kernel));
+}
+
+// A layer writes all formats of its value; any other node writes the first, f32 or u8, and the rest is converted.
 void Runtime::add_node(const Artifact& artifact, std::size_t number) {
   const Node& node = artifact.nodes[number];
   std::vector<Value> inputs;
-  for (const std::uint16_t input : node.inputs) inputs.push_back(value_of(artifact.nodes[input], node.read));
-  const Value out = value_of(node, node.written());
-  std::unique_ptr<Step> step;
+  for (std::size_t i = 0; i < node.inputs.size(); ++i)
+    inputs.push_back(value_of(artifact.nodes[node.inputs[i]], node.read_format(i)));
+  Outputs outputs;
+  for (const Format format : kFormats)
+    if (node.keeps(format)) outputs.push_back(value_of(node, format));
+  if (node.layer()) {
+    const auto make = node.op == Op::linear           ? make_linear
+                      : node.weight.shape.depthwise() ? make_depthwise
+                                                      : make_conv2d;
+    add_step(make(node, inputs, outputs, kernels_, weight_bytes_), node.name,
+             kKernelNames[unsigned(node.weight.kernel)]);
+    return;
+  }
+  add_step(make_operation(node, inputs, outputs.front()), node.name);
+  for (auto out = outputs.begin() + 1; out != outputs.end(); ++out)
+    add_step(make_conversion(outputs.front(), *out), text(node.name, ":", name_of(out->format)));
+}
+
+std::unique_ptr<Step> Runtime::make_operation(const Node& node, const std::vector<Value>& inputs, const Value& out) {
   switch (node.op) {
     case Op::input:
-      step = make_input(preprocessing_, inputs_.size(), out, kernels_);
       inputs_.push_back({node.name, node.shape});
-      break;
-    case Op::conv2d:
-      step = (node.weight.shape.depthwise() ? make_depthwise : make_conv2d)(node, inputs, out, kernels_, weight_bytes_);
-      break;
-    case Op::linear:
-      step = make_linear(node, inputs, out, kernels_, weight_bytes_);
-      break;
-    case Op::scale_shift:
-    case Op::activate:
-    case Op::add:
-    case Op::mul:
-      step = make_pointwise(node, inputs, out);
-      break;
+      return make_input(preprocessing_, inputs_.size() - 1, out, kernels_);
     case Op::softmax:
-      step = make_softmax(inputs, out);
-      break;
+      return make_softmax(inputs, out);
     case Op::max_pool:
     case Op::average_pool:
-      step = make_pool(node, inputs, out);
-      break;
+      return make_pool(node, inputs, out);
     case Op::mean:
-      step = make_mean(inputs, out);
-      break;
+      return make_mean(inputs, out);
     case Op::concat:
     case Op::pad:
     case Op::slice:
     case Op::reshape:
     case Op::permute:
-      step = make_move(node, inputs, out);
-      break;
-  }
-  steps_.push_back(std::move(step));
-  step_names_.push_back(node.name);
-  if (node.kept == (kKeepsF32 | kKeepsU8)) {
-    steps_.push_back(make_quantise(out, value_of(node, Format::u8)));
-    step_names_.push_back(node.name + ":u8");
+      return make_move(node, inputs, out);
+    default:
+      return make_pointwise(node, inputs, out);
   }
 }
 

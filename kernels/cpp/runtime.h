@@ -13,7 +13,7 @@
 namespace bitplan {
 
 // Raise by hand whenever the speed of anything changes: device profiles are valid for one kernel version.
-constexpr const char* kKernelVersion = "1";
+constexpr const char* kKernelVersion = "2";
 
 // A named array that crosses the interface; the shape is channels first and without the batch.
 struct Port {
@@ -30,6 +30,8 @@ class Runtime {
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
   const std::vector<std::string>& steps() const { return step_names_; }
+  // By step: how its products are formed ("bytes"), or nothing.
+  const std::vector<std::string>& step_kernels() const { return step_kernels_; }
   const Preprocessing& preprocessing() const { return preprocessing_; }
   const std::array<std::uint8_t, 32>& policy_hash() const { return policy_hash_; }
   std::size_t planned_batch() const { return planned_batch_; }
@@ -62,6 +64,8 @@ class Runtime {
 
  private:
   void add_node(const Artifact& artifact, std::size_t number);
+  std::unique_ptr<Step> make_operation(const Node& node, const std::vector<Value>& inputs, const Value& out);
+  void add_step(std::unique_ptr<Step> step, std::string name, std::string kernel = {});
   void release(Context* context);
   Call call_for(Context& context, const std::vector<RawArray>& inputs, std::size_t batch) const;
   void write_outputs(const Call& call, const std::vector<float*>& outputs) const;
@@ -70,7 +74,7 @@ class Runtime {
   std::vector<Port> inputs_, outputs_;
   std::vector<Value> output_values_;
   std::vector<std::unique_ptr<Step>> steps_;
-  std::vector<std::string> step_names_;
+  std::vector<std::string> step_names_, step_kernels_;
   Preprocessing preprocessing_;
   std::array<std::uint8_t, 32> policy_hash_{};
   std::size_t planned_batch_ = 1, weight_bytes_ = 0, arena_bytes_ = 0, threads_ = 1;

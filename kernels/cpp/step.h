@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "aligned_buffer.h"
 #include "artifact.h"
@@ -14,7 +15,7 @@
 
 namespace bitplan {
 
-// A value in one format. Images lie as [H][W][C].
+// A value in one format. Images lie as [H][W][C]; planes of bits as [rows][bits][words] words of 32 bits.
 struct Value {
   std::size_t offset = 0;  // in the arena, for one image
   Format format = Format::f32;
@@ -23,10 +24,15 @@ struct Value {
 
   std::size_t elements() const { return element_count(shape); }
   bool image() const { return shape.size() == 3; }
-  std::size_t channels() const { return shape.size() == 3 ? shape[0] : shape.back(); }
-  // Runs of `channels` elements in one image.
+  std::size_t channels() const { return channel_count(shape); }
+  // Runs of `channels` elements in one image, the bytes of one, and of planes the words of one plane of it.
   std::size_t rows() const { return elements() / channels(); }
+  std::size_t row_bytes() const { return run_bytes(channels(), format); }
+  std::size_t words() const { return words_of(channels()); }
 };
+
+// The formats in which a layer writes its value, in the order of kFormats.
+using Outputs = std::vector<Value>;
 
 // An array of the caller: [batch][shape], channels first.
 struct RawArray {
@@ -87,41 +93,21 @@ inline std::size_t divide_up(std::size_t n, std::size_t by) { return (n + by - 1
 
 inline bool same_range(const Range& a, const Range& b) { return a.scale == b.scale && a.zero_point == b.zero_point; }
 
-// Copies or converts a run of n <= kChunk elements; `buffer` holds kChunk floats.
-inline void convert_run(const KernelTable& kernels, const Value& from, const void* source, const Value& to,
-                        void* target, std::size_t n, float* buffer) {
-  if (from.format == Format::f32) {
-    if (to.format == Format::f32)
-      std::copy_n(static_cast<const float*>(source), n, static_cast<float*>(target));
-    else
-      kernels.quantise(static_cast<const float*>(source), n, to.range, static_cast<std::uint8_t*>(target));
-    return;
-  }
-  const auto* codes = static_cast<const std::uint8_t*>(source);
-  if (to.format == Format::f32) {
-    kernels.dequantise(codes, n, from.range, static_cast<float*>(target));
-  } else if (same_range(from.range, to.range)) {
-    std::copy_n(codes, n, static_cast<std::uint8_t*>(target));
-  } else {
-    kernels.dequantise(codes, n, from.range, buffer);
-    kernels.quantise(buffer, n, to.range, static_cast<std::uint8_t*>(target));
-  }
-}
-
 // The makers of steps, one file each. `inputs` are in the format that the node reads.
 std::unique_ptr<Step> make_input(const Preprocessing& preprocessing, std::size_t input_number, const Value& out,
                                  const KernelTable& kernels);
-std::unique_ptr<Step> make_conv2d(const Node& node, const std::vector<Value>& inputs, const Value& out,
+std::unique_ptr<Step> make_conv2d(const Node& node, const std::vector<Value>& inputs, const Outputs& outputs,
                                   const KernelTable& kernels, std::size_t& resident_bytes);
-std::unique_ptr<Step> make_depthwise(const Node& node, const std::vector<Value>& inputs, const Value& out,
+std::unique_ptr<Step> make_depthwise(const Node& node, const std::vector<Value>& inputs, const Outputs& outputs,
                                      const KernelTable& kernels, std::size_t& resident_bytes);
-std::unique_ptr<Step> make_linear(const Node& node, const std::vector<Value>& inputs, const Value& out,
+std::unique_ptr<Step> make_linear(const Node& node, const std::vector<Value>& inputs, const Outputs& outputs,
                                   const KernelTable& kernels, std::size_t& resident_bytes);
 std::unique_ptr<Step> make_pointwise(const Node& node, const std::vector<Value>& inputs, const Value& out);
 std::unique_ptr<Step> make_softmax(const std::vector<Value>& inputs, const Value& out);
 std::unique_ptr<Step> make_pool(const Node& node, const std::vector<Value>& inputs, const Value& out);
 std::unique_ptr<Step> make_mean(const std::vector<Value>& inputs, const Value& out);
 std::unique_ptr<Step> make_move(const Node& node, const std::vector<Value>& inputs, const Value& out);
-std::unique_ptr<Step> make_quantise(const Value& in, const Value& out);
+// From f32 to codes: u8, or planes of bits.
+std::unique_ptr<Step> make_conversion(const Value& in, const Value& out);
 
 }  // namespace bitplan

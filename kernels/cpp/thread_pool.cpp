@@ -1,12 +1,17 @@
 #include "thread_pool.h"
 
+#include <algorithm>
+#include <chrono>
 #include <system_error>
 
 namespace bitplan {
 namespace {
 
-// About 20 microseconds: longer than the pause between two steps, shorter than anybody notices.
-constexpr int kSpins = 600;
+using Clock = std::chrono::steady_clock;
+
+// About what it takes to wake a sleeping thread: nobody spins for more than twice the time that the best choice costs.
+// Longer spins lose on a busy machine, whose scheduler hands the processor first to those that used it least.
+constexpr std::chrono::microseconds kSpin{50};
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -16,16 +21,24 @@ inline void relax() {
 #endif
 }
 
+// Whether the condition came true in time.
 template <typename Condition>
 bool spin_until(const Condition& condition) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (condition()) return true;
-    relax();
-  }
+  constexpr int kLooksPerClock = 16;
+  const Clock::time_point begin = Clock::now();
+  do {
+    for (int i = 0; i < kLooksPerClock; ++i) {
+      if (condition()) return true;
+      relax();
+    }
+  } while (Clock::now() - begin < kSpin);
   return condition();
 }
 
 }  // namespace
+
+ThreadPool::ThreadPool(std::size_t threads)
+    : threads_(threads), spins_(threads > 1 && threads <= std::thread::hardware_concurrency()) {}
 
 ThreadPool::~ThreadPool() {
   {
@@ -48,44 +61,61 @@ void ThreadPool::start() {
 
 void ThreadPool::share(const Job& job) {
   if (!started_) start();
-  {
-    const std::lock_guard lock(mutex_);
-    job_ = job;
-    next_task_.store(0, std::memory_order_relaxed);
-    busy_.store(workers_.size(), std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
-  }
-  begin_.notify_all();
+  job_ = job;
+  undone_.store(std::uint32_t(job.tasks), std::memory_order_relaxed);
+  untaken_.store(std::uint32_t(job.tasks), std::memory_order_seq_cst);
+  wake(job.tasks - 1);
   take_tasks(0);
-  const auto idle = [this] { return busy_.load(std::memory_order_acquire) == 0; };
-  if (spin_until(idle)) return;
-  std::unique_lock lock(mutex_);
-  end_.wait(lock, idle);
+  wait_for_tasks();
+}
+
+// A worker counts itself as sleeping before it looks for tasks a last time, and tasks are there before the caller looks
+// for sleepers: one of the two sees the other (sequentially consistent; the same holds for the caller's sleep).
+void ThreadPool::wake(std::size_t most) {
+  if (sleeping_.load(std::memory_order_seq_cst) == 0) return;
+  const std::lock_guard lock(mutex_);
+  const std::size_t woken = std::min<std::size_t>(most, sleeping_);
+  sleeping_ -= std::uint32_t(woken);
+  for (std::size_t i = 0; i < woken; ++i) begin_.notify_one();
 }
 
 void ThreadPool::take_tasks(std::size_t thread) {
-  for (;;) {
-    const std::size_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= job_.tasks) return;
-    job_.call(job_.body, task, thread);
-  }
-}
-
-void ThreadPool::work(std::size_t thread) {
-  std::uint64_t seen = 0;
-  for (;;) {
-    const auto called = [&] { return stop_ || round_.load(std::memory_order_acquire) != seen; };
-    if (!spin_until(called)) {
-      std::unique_lock lock(mutex_);
-      begin_.wait(lock, called);
-    }
-    if (stop_) return;
-    seen = round_.load(std::memory_order_acquire);
-    take_tasks(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+  std::uint32_t untaken = untaken_.load(std::memory_order_relaxed);
+  while (untaken > 0) {
+    if (!untaken_.compare_exchange_weak(untaken, untaken - 1, std::memory_order_acquire, std::memory_order_relaxed))
+      continue;
+    job_.call(job_.body, job_.tasks - untaken, thread);
+    if (undone_.fetch_sub(1, std::memory_order_seq_cst) == 1 && thread != 0 && caller_sleeps_.load()) {
       const std::lock_guard lock(mutex_);
       end_.notify_one();
     }
+    untaken = untaken_.load(std::memory_order_relaxed);
+  }
+}
+
+void ThreadPool::wait_for_tasks() {
+  const auto done = [this] { return undone_.load(std::memory_order_seq_cst) == 0; };
+  if (spins_ ? spin_until(done) : done()) return;
+  std::unique_lock lock(mutex_);
+  caller_sleeps_.store(true);
+  end_.wait(lock, done);
+  caller_sleeps_.store(false);
+}
+
+// A worker that wakes too late for a step spins again: the next step is near.
+void ThreadPool::work(std::size_t thread) {
+  const auto called = [this] { return stop_.load() || untaken_.load(std::memory_order_seq_cst) > 0; };
+  for (;;) {
+    if (!(spins_ ? spin_until(called) : called())) {
+      std::unique_lock lock(mutex_);
+      ++sleeping_;
+      if (called())
+        --sleeping_;
+      else
+        begin_.wait(lock);
+    }
+    if (stop_) return;
+    take_tasks(thread);
   }
 }
 

@@ -1,4 +1,7 @@
 // A few threads that share the tasks of one step. Threads start with the first use; one pool serves one caller.
+//
+// The caller waits for tasks, never for threads: what a late thread has not begun, the others do. Idle threads spin for
+// a moment, so that the next step finds them awake, and then sleep.
 #pragma once
 
 #include <atomic>
@@ -13,7 +16,7 @@ namespace bitplan {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(std::size_t threads) : threads_(threads) {}
+  explicit ThreadPool(std::size_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -22,6 +25,7 @@ class ThreadPool {
   std::size_t threads() const { return threads_; }
 
   // Calls body(task, thread) once for every task below `tasks` and returns when all are done. `body` must not throw.
+  // At most 2^31 - 1 tasks.
   template <typename Body>
   void run(std::size_t tasks, const Body& body) {
     if (threads_ == 1 || tasks <= 1) {
@@ -43,16 +47,21 @@ class ThreadPool {
 
   void start();
   void share(const Job& job);
+  void wake(std::size_t most);
   void take_tasks(std::size_t thread);
+  void wait_for_tasks();
   void work(std::size_t thread);
 
   const std::size_t threads_;
+  const bool spins_;  // not where threads outnumber processors
   bool started_ = false;
   std::vector<std::thread> workers_;
-  Job job_;
-  std::atomic<std::size_t> next_task_{0}, busy_{0};
-  std::atomic<std::uint64_t> round_{0};
-  std::atomic<bool> stop_{false};
+  Job job_;  // whoever has taken a task may read it: it stays until that task is done
+  // Tasks that nobody has begun; tasks that are not done; at least as many workers as sleep and were not woken.
+  alignas(64) std::atomic<std::uint32_t> untaken_{0};
+  alignas(64) std::atomic<std::uint32_t> undone_{0};
+  alignas(64) std::atomic<std::uint32_t> sleeping_{0};
+  std::atomic<bool> caller_sleeps_{false}, stop_{false};
   std::mutex mutex_;
   std::condition_variable begin_, end_;
 };

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
-from bitplan.errors import DataError, UsageError
-from bitplan.formats import Formats, Range
+from bitplan.errors import DataError
+from bitplan.formats import Formats, Ranges
 from bitplan.network import Network, Node
-from bitplan.simulate import Simulator, fake_quantise
-from bitplan.variant import U8
+from bitplan.simulate import Simulator, fake_quantise, first_range, input_formats, range_of
+from bitplan.variant import F32
 
 Images = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 """A raw array [N, ...] (uint8 or float32), or several by the names of the network's inputs."""
@@ -60,7 +60,8 @@ def peak_bytes(simulator: Simulator) -> int:
 class Front:
     """The values made before `nodes[position]` that are still needed, one dictionary for each batch of images.
 
-    With `formats`, layers read what their format leaves of a value, as in the simulation; without, all is float32.
+    With `ranges` and `formats`, nodes read what their formats leave of a value, as in the simulation; without, all is
+    float32.
     """
 
     def __init__(self, simulator: Simulator, batches: Sequence[Mapping[str, Tensor]], position: int = 0) -> None:
@@ -83,42 +84,44 @@ class Front:
         self,
         stop: int,
         layers: Mapping[str, EncodedLayer] | None = None,
-        ranges: Mapping[str, Range] | None = None,
+        ranges: Ranges | None = None,
         formats: Formats | None = None,
     ) -> None:
         """Executes nodes[position:stop] for every batch and forgets what nobody will read."""
-        nodes = self.simulator.network.nodes
+        network = self.simulator.network
+        nodes = network.nodes
         while self.position < stop:
             node = nodes[self.position]
             self.position += 1
             # Inputs lie in the front from the beginning, though their nodes may come later.
             needed = {*self.simulator.needed(self.position), *(n.name for n in nodes[self.position :] if not n.inputs)}
+            held = None if not (node.inputs and formats) else first_range(network, node, formats, ranges or {})
             for values in self.batches:
                 if node.inputs:
-                    inputs = read(node, values, ranges, formats)
+                    inputs = read(network, node, values, ranges, formats)
                     with torch.inference_mode():
-                        values[node.name] = self.simulator.node(node, inputs, (layers or {}).get(node.name))
+                        values[node.name] = self.simulator.node(node, inputs, (layers or {}).get(node.name), held)
                     del inputs
                 for name in values.keys() - needed:
                     del values[name]
 
     def inputs(
-        self, node: Node, ranges: Mapping[str, Range] | None = None, formats: Formats | None = None
+        self, node: Node, ranges: Ranges | None = None, formats: Formats | None = None
     ) -> Iterator[list[Tensor]]:
         """The node's inputs, batch by batch, as it reads them."""
         for values in self.batches:
-            yield read(node, values, ranges, formats)
+            yield read(self.simulator.network, node, values, ranges, formats)
 
 
 def read(
-    node: Node, values: Mapping[str, Tensor], ranges: Mapping[str, Range] | None, formats: Formats | None
+    network: Network, node: Node, values: Mapping[str, Tensor], ranges: Ranges | None, formats: Formats | None
 ) -> list[Tensor]:
-    """A node's inputs in the format in which it reads them."""
-    if formats is None or formats.read[node.name] != U8:
+    """A node's inputs in the formats in which it reads them."""
+    if formats is None:
         return [values[name] for name in node.inputs]
-    found = []
-    for name in node.inputs:
-        if ranges is None or name not in ranges:
-            raise UsageError(f"value {name!r} is read in 8 bits by {node.name!r} but has no range; calibrate it")
-        found.append(fake_quantise(values[name], ranges[name]))
-    return found
+    return [
+        values[name]
+        if form == F32
+        else fake_quantise(values[name], range_of(network, name, form, formats, ranges or {}), form)
+        for name, form in zip(node.inputs, input_formats(node, formats), strict=True)
+    ]

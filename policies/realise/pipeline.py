@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import Range, derive_formats
+from bitplan.formats import Range, Ranges, derive_formats
 from bitplan.network import Network, Node, Weights
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
 from bitplan.policies.realise.subject import Recovery, Subject
+from bitplan.policies.variants import supports
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, Variant
+from bitplan.variant import F32, FORMATS, U8, Variant
 
 Progress = Callable[[int, int, str], None]
 """Called with the work done, the whole work (same unit) and what is being done."""
@@ -30,18 +31,18 @@ RECOVERIES: tuple[Recovery, ...] = (correct,)
 
 @dataclass(frozen=True)
 class Realisation:
-    """The layers as the artifact stores them, and the range of every value."""
+    """The layers as the artifact stores them, and the ranges of every value in the formats that the layers need."""
 
     layers: dict[str, EncodedLayer]
-    ranges: dict[str, Range]
+    ranges: dict[str, dict[str, Range]]
 
 
 def quantise(network: Network, node: Node, weights: Weights, variant: Variant) -> EncodedLayer:
     """A layer's weights and bias rounded to the nearest that the variant can hold.
     Raises UsageError where the encoding does not support the layer, DataError where a weight is not finite."""
     encoding, shape = encoding_of(variant), network.weight_shape(node)
-    if not encoding.supports(shape):
-        raise UsageError(f"layer {node.name!r} of shape {shape} cannot be stored as {variant}; choose another variant")
+    if not supports(variant, shape):
+        raise UsageError(f"layer {node.name!r} of shape {shape} cannot be {variant}; choose another variant")
     for name in (f"{node.name}.weight", f"{node.name}.bias"):
         if not np.all(np.isfinite(weights[name])):
             raise DataError(f"{name!r} holds values that are not finite; the network must be repaired or trained again")
@@ -56,7 +57,7 @@ def realise(
     images: Images,
     variants: Mapping[str, Variant],
     *,
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Ranges | None = None,
     recoveries: Sequence[Recovery] = RECOVERIES,
     batch: int | None = None,
     memory: int = MEMORY,
@@ -71,12 +72,16 @@ def realise(
     check_variants(network, variants)
     simulator = Simulator(network, weights)
     batch = batch or default_batch(network)
+    needed = code_formats(variants.values())
     if progress:
-        progress(0, len(network.layers), "activation ranges" if ranges is None else "")
-    held = dict(ranges) if ranges is not None else calibrate(simulator, images, batch=batch)
+        progress(0, len(network.layers), "activation ranges" if ranges is None and needed else "")
+    if ranges is None:
+        held = calibrate(simulator, images, needed, batch=batch)
+    else:
+        held = {name: dict(by_format) for name, by_format in ranges.items()}
     formats = derive_formats(network, variants)
     layers = {node.name: quantise(network, node, weights, variants[node.name]) for node in network.layers}
-    if all(variant.activation == F32 for variant in variants.values()):
+    if not needed:
         return Realisation(layers, held)
     images = take(images, slice(min(count_images(images), max(1, memory // (2 * peak_bytes(simulator))))))
     full = Front.of_images(simulator, images, batch)
@@ -93,6 +98,13 @@ def realise(
     if progress:
         progress(len(network.layers), len(network.layers), "realised")
     return Realisation(layers, held)
+
+
+def code_formats(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """The formats of codes in which values may be read under these variants: the layers' own, and u8 for residuals and
+    operations without weights."""
+    found = {variant.activation for variant in variants} - {F32}
+    return tuple(form for form in FORMATS if form in found or (found and form == U8))
 
 
 def check_variants(network: Network, variants: Mapping[str, Variant]) -> None:

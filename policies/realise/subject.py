@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
-from bitplan.formats import Formats, Range
+from bitplan.formats import Formats, Ranges
 from bitplan.network import IDENTITY, Conv2d, Linear, Node
 from bitplan.policies.realise.front import Front
+from bitplan.simulate import first_range
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,21 @@ class Subject:
     node: Node
     full: Front
     quantised: Front
-    ranges: dict[str, Range]
+    ranges: Ranges
     formats: Formats
 
     def outputs(self, layer: EncodedLayer) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch, what the layer makes before residual and activation, as rows by channel [C, M]: in the
         full-precision network, and in the quantised one with `layer` in its place."""
         bare = replace(self.node, op=_bare(self.node.op))
+        held = first_range(self.quantised.simulator.network, self.node, self.formats, self.ranges)
         theirs = self.full.inputs(self.node)
         ours = self.quantised.inputs(self.node, self.ranges, self.formats)
         with torch.inference_mode():
             for full, quantised in zip(theirs, ours, strict=True):
                 yield (
                     _by_channel(self.full.simulator.node(bare, full[:1]), bare),
-                    _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer), bare),
+                    _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer, held), bare),
                 )
 
 

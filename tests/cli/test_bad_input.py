@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_old_file(command: Command, folder: Path, monkeyp
 @pytest.mark.parametrize(
     "stage",
     [
-        "bitplan.workflow.load_trained",
+        "bitplan.stages.load_trained",
         "bitplan.profiling.measure_latency",
         "bitplan.profiles.measure_loss.measure",
         "bitplan.workflow.plan",

@@ -6,7 +6,10 @@ from io import StringIO
 
 from rich.console import Console
 
-from bitplan.doctor import examine, table
+from bitplan.compute import BYTES, FLOATS, KERNELS
+from bitplan.doctor import INSTRUCTIONS, active_kernels, examine, table
+from bitplan.encodings import ENCODINGS
+from bitplan.kernels import _runtime
 
 
 def shown(findings: dict[str, object]) -> str:
@@ -35,3 +38,22 @@ def test_everything_examined_is_shown() -> None:
     text = shown(findings)
     assert all(name.replace("_", " ") in text for name in findings)
     assert str(findings["isa_active"]) in text
+
+
+def test_every_encoding_shows_its_kernels_with_the_default_first() -> None:
+    found = active_kernels("avx512vnni")
+    assert found["float32@f32"] == "floats (VFMADD)"
+    assert found["int4@u8,u4,u2,u1"] == "bytes (VPDPBUSD)"
+    assert found["apb@u8"] == "bytes (VPDPBUSD)"
+    assert found["apb@u4,u2,u1"] == "bits (VPOPCNTD), lookup (VPSHUFB), bytes (VPDPBUSD)"
+    assert {name.partition("@")[0] for name in found} == {encoding.name for encoding in ENCODINGS}
+    assert active_kernels("portable")["binary@u4,u2,u1"] == "bits, lookup, bytes"
+    text = shown({"kernels": found})
+    assert "apb@u4,u2,u1 bits (VPOPCNTD), lookup" in text
+
+
+def test_every_level_but_the_portable_one_has_its_instructions() -> None:
+    assert {*_runtime.all_isas()} - {"portable"} <= set(INSTRUCTIONS)
+    assert all(set(instructions) == set(KERNELS) for instructions in INSTRUCTIONS.values())
+    assert examine()["kernels"]["float32@f32"].startswith(FLOATS)
+    assert examine()["kernels"]["int8@u8,u4,u2,u1"].startswith(BYTES)

@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
     "calibration_size": 100,
     "loss_size": 64,
     "test_size": 1000,
+    "hybrid": True,
     "seed": 7,
     "time_limit": "90s",
     "rounds": 3,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
 from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, default_menu, encoding_of
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
@@ -136,8 +139,91 @@ def test_apb_keeps_exactly_its_fraction_and_uses_it_well() -> None:
         weight, _, layer = random_layer(variant, shape)
         assert len(layer.kept_positions) == round(variant.parameter("kept") * shape.count)
         assert len(layer.kept_positions) == BY_NAME["apb"].full_precision_weights(shape, variant)
-        kept = layer.weight.ravel()[layer.kept_positions]
-        np.testing.assert_allclose(kept, weight.ravel()[layer.kept_positions], rtol=2e-3)
+        levels = layer.levels.reshape(shape.out_channels, -1)
+        unit = np.unique(np.abs(np.delete(layer.levels, layer.kept_positions)))
+        assert unit.shape == (1,) and 1 <= unit[0] <= 63
+        assert np.abs(levels).max() <= 63
+        # a kept weight lies within half a step, or it is the largest that there is
+        kept, scale = layer.kept_positions, layer.scale[layer.kept_positions // shape.reduction]
+        far = np.abs(layer.weight.ravel()[kept] - weight.ravel()[kept]) > 0.51 * scale
+        assert np.all(np.abs(layer.levels.ravel()[kept][far]) == 63)
+        assert far.sum() <= 0.05 * len(kept)
+
+
+@pytest.mark.parametrize("tail", ["normal", "heavy", "outlier"])
+def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str) -> None:
+    rng = np.random.default_rng(4)
+    weight = rng.normal(size=(32, 64, 3, 3)) if tail == "normal" else rng.standard_t(4, (32, 64, 3, 3))
+    weight[3, 5, 1, 1] *= 20 if tail == "outlier" else 1
+    weight = weight.astype(np.float32)
+    for variant in BY_NAME["apb"].variants:
+        layer = BY_NAME["apb"].quantise(weight, np.zeros(32, np.float32), variant)
+        exact = layer.weight.copy().ravel()
+        exact[layer.kept_positions] = weight.ravel()[layer.kept_positions]
+        error = float(((layer.weight - weight) ** 2).sum())
+        assert error <= 1.05 * float(((exact - weight.ravel()) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [(0, 0, "unit .* is 0"), (0, 64, "unit .* is 64"), (1, 64, "outside"), (2, 192, "outside")],
+)
+def test_apb_levels_beyond_the_format_are_refused(place: int, value: int, rule: str) -> None:
+    variant, shape = BY_NAME["apb"].variants[-1], WeightShape(32, 16, (3, 3))
+    packed = bytearray(BY_NAME["apb"].pack(random_layer(variant, shape)[2]))
+    packed[8 + 4 * shape.out_channels + shape.count // 8 + place] = value
+    with pytest.raises(FileFormatError, match=rule):
+        BY_NAME["apb"].unpack(bytes(packed), shape, variant)
+
+
+@pytest.mark.parametrize("name", [e.name for e in ENCODINGS])
+def test_the_format_of_the_activations_changes_nothing_in_the_file(name: str) -> None:
+    encoding, shape = BY_NAME[name], WeightShape(37, 5, (3, 3))
+    packed = set()
+    for form in encoding.activations:
+        variant = replace(encoding.variants[0], activation=form)
+        packed.add(encoding.pack(random_layer(variant, shape)[2]))
+        assert len(next(iter(packed))) == encoding.size_bytes(shape, variant)
+    assert len(packed) == 1
+
+
+def test_bytes_in_memory_are_the_documented_ones() -> None:
+    shape = WeightShape(37, 70, (3, 3))  # 3 blocks of 16, 2 of 32, 3 words of 32 channels
+    count = 37 * 70 * 9
+
+    def resident(text: str, kernel: str | None = None) -> int:
+        variant = Variant.parse(text)
+        return encoding_of(variant).resident_bytes(shape, variant, kernel)
+
+    plane, signs = 4 * 48 * 9 * 3, 16 * 2 * 9 * 8 * 3
+    assert resident("binary", BYTES) == resident("binary@u2", BYTES) == 8 * 37 + -(-count // 8)
+    assert resident("binary@u2", BITS) == 8 * 37 + 4 * 48 + plane
+    assert resident("ternary@u2", BITS) == 8 * 37 + 4 * 48 + 2 * plane
+    assert resident("binary@u2", LOOKUP) == 8 * 37 + signs
+    assert resident("ternary@u2", LOOKUP) == 8 * 37 + 2 * signs
+    kept = round(0.02 * count)
+    assert resident("apb@u2:kept=0.02", BYTES) == resident("binary", BYTES) + 5 * kept + 4 * 2
+    assert resident("apb@u2:kept=0.02", BITS) == resident("binary@u2", BITS) + 6 * kept + 4 * 38
+    with pytest.raises(ValueError, match="'floats' does not run int4"):
+        resident("int4", "floats")
+
+
+@pytest.mark.parametrize("text", ["binary", "ternary@u4", "binary@u1", "apb@u2:kept=0.04", "int4@u1", "float32"])
+def test_without_a_kernel_memory_is_that_of_the_one_that_needs_most(text: str) -> None:
+    variant = Variant.parse(text)
+    encoding = encoding_of(variant)
+    for shape in (WeightShape(10, 64), WeightShape(64, 3, (3, 3)), WeightShape(64, 256, (3, 3))):
+        each = [encoding.resident_bytes(shape, variant, kernel) for kernel in kernels_for(variant)]
+        assert encoding.resident_bytes(shape, variant) == max(each)
+
+
+def test_kept_weights_of_grouped_layers_lie_by_panel_of_each_group() -> None:
+    variant = Variant.parse("apb:kept=0.1")
+    depthwise, grouped = WeightShape(80, 80, (3, 3), groups=80), WeightShape(140, 8, groups=2)
+    assert BY_NAME["apb"].resident_bytes(depthwise, variant) == 8 * 80 + depthwise.count
+    kept = round(0.1 * grouped.count)
+    expected = 8 * 140 + grouped.count // 8 + 5 * kept + 4 * (2 * 2 + 1)
+    assert BY_NAME["apb"].resident_bytes(grouped, variant) == expected
 
 
 def test_numbers_and_names_are_unique() -> None:

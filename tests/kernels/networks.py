@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
-from bitplan.formats import Range
+from bitplan.formats import Range, Ranges, top_code
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import (
     RELU,
@@ -26,7 +26,7 @@ from bitplan.network import (
     ScaleShift,
     Shape,
 )
-from bitplan.variant import F32, FLOAT32, Variant
+from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
 from .reference import Reference
 
@@ -37,7 +37,7 @@ class Case:
 
     network: Network
     layers: dict[str, EncodedLayer]
-    ranges: dict[str, Range]
+    ranges: dict[str, dict[str, Range]]
     reference: Reference
     artifact: bytes
 
@@ -71,20 +71,27 @@ def encode(
 
 def calibrate(
     network: Network, weights: Mapping[str, NDArray[np.float32]], inputs: Mapping[str, NDArray[np.generic]]
-) -> dict[str, Range]:
-    """Ranges that cover the full-precision values, zero included; SAME_RANGE operations inherit theirs."""
+) -> dict[str, dict[str, Range]]:
+    """Ranges in all formats of codes that cover the full-precision values, zero included; in u8, SAME_RANGE operations
+    inherit theirs."""
     full = encode(network, weights, {node.name: FLOAT32 for node in network.layers})
     values = Reference(network, full, weights, {}).values(inputs)
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, dict[str, Range]] = {}
     for node in network:
-        if isinstance(node.op, SAME_RANGE):
-            ranges[node.name] = ranges[node.inputs[0]]
-            continue
         value = values[node.name, F32]
-        low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
-        scale = float(np.float32(max(high - low, 1e-3) / 255))
-        ranges[node.name] = Range(scale, int(np.clip(round(-low / scale), 0, 255)))
+        ranges[node.name] = covering(min(float(value.min()), 0.0), max(float(value.max()), 1e-3))
+        if isinstance(node.op, SAME_RANGE):
+            ranges[node.name][U8] = ranges[node.inputs[0]][U8]
     return ranges
+
+
+def covering(low: float, high: float) -> dict[str, Range]:
+    """A range in every format for values between low <= 0 and high >= 0."""
+    found = {}
+    for form in (U8, U4, U2):
+        scale = float(np.float32((high - low) / top_code(form)))
+        found[form] = Range(scale, int(np.clip(round(-low / scale), 0, top_code(form))))
+    return {**found, U1: Range(float(np.float32((high - low) / 2)), 0.5 if low else 0)}
 
 
 def make_case(
@@ -93,12 +100,15 @@ def make_case(
     inputs: Mapping[str, NDArray[np.generic]],
     rng: np.random.Generator,
     planned_batch: int = 4,
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Ranges | None = None,
+    kernels: Mapping[str, str] | None = None,
 ) -> Case:
     weights = random_weights(network, rng)
-    found = {**calibrate(network, weights, inputs), **(ranges or {})}
+    found = {
+        name: {**held, **(ranges or {}).get(name, {})} for name, held in calibrate(network, weights, inputs).items()
+    }
     layers = encode(network, weights, variants)
-    artifact = pack_artifact(network, weights, layers, found, planned_batch=planned_batch)
+    artifact = pack_artifact(network, weights, layers, found, kernels=kernels, planned_batch=planned_batch)
     return Case(network, layers, found, Reference(network, layers, weights, found), artifact)
 
 

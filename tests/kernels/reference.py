@@ -1,4 +1,8 @@
-"""A plain interpreter of encoded networks: FORMAT.md and network.py in numpy, float64 and integers throughout."""
+"""A plain interpreter of encoded networks: FORMAT.md and network.py in numpy.
+
+Layers on codes and the conversions from f32 give the runtime's very bits: integers, then float32 operations in the
+contract's order. Everything else is computed in float64.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer
-from bitplan.formats import Formats, Range, derive_formats
+from bitplan.formats import Formats, Range, Ranges, derive_formats, residual_format, top_code
 from bitplan.network import (
     Activate,
     Activation,
@@ -35,18 +39,22 @@ from bitplan.network import (
     Softmax,
     Weights,
 )
-from bitplan.variant import F32, U8
+from bitplan.variant import F32, U1
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
 
-def quantise(x: Array, held: Range) -> NDArray[np.int64]:
+def quantise(x: Array, held: Range, form: str) -> Codes:
     """Codes of x, computed in float32 like the runtime's own."""
-    ratio = np.rint(x.astype(np.float32) / np.float32(held.scale))
-    return (np.clip(ratio, -1e6, 1e6) + held.zero_point).clip(0, 255).astype(np.int64)
+    single = x.astype(np.float32)
+    if form == U1:
+        return (single > held.threshold()).astype(np.int64)
+    ratio = np.rint(single * (np.float32(1) / np.float32(held.scale)))
+    return (np.clip(ratio, -1e6, 1e6) + held.zero_point).clip(0, top_code(form)).astype(np.int64)
 
 
-def dequantise(q: NDArray[np.int64], held: Range) -> Array:
+def dequantise(q: Codes, held: Range) -> Array:
     return np.float64(np.float32(held.scale)) * (q - held.zero_point).astype(np.float64)
 
 
@@ -75,9 +83,9 @@ def windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pa
     return np.asarray(view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]])
 
 
-def convolve(x: Array, weight: Array, op: Conv2d) -> Array:
-    """Grouped cross-correlation of x [N, C, H, W] with weight [O, C / groups, h, w], padded with zeros."""
-    view = windows(x, op.kernel, op.stride, op.padding, op.dilation, 0.0)
+def convolve(x: Array, weight: Array, op: Conv2d, fill: float = 0.0) -> Array:
+    """Grouped cross-correlation of x [N, C, H, W] with weight [O, C / groups, h, w], padded with `fill`."""
+    view = windows(x, op.kernel, op.stride, op.padding, op.dilation, fill)
     n, _, height, width = view.shape[:4]
     view = view.reshape(n, op.groups, -1, height, width, *op.kernel)
     grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
@@ -99,7 +107,7 @@ class Reference:
     network: Network
     layers: Mapping[str, EncodedLayer]
     weights: Weights
-    ranges: Mapping[str, Range]
+    ranges: Ranges
 
     def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Array]:
         """Outputs by name."""
@@ -107,44 +115,63 @@ class Reference:
         return {name: values[name, F32] for name in self.network.outputs}
 
     def values(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[tuple[str, str], Array]:
-        """Every value in every format that it is kept in, as real numbers (u8: dequantised)."""
+        """Every value in every format that it is kept in, as real numbers (of codes: dequantised)."""
         formats: Formats = derive_formats(self.network, {name: layer.variant for name, layer in self.layers.items()})
         values: dict[tuple[str, str], Array] = {}
+        codes: dict[tuple[str, str], Codes] = {}
         for node in self.network:
             if isinstance(node.op, Input):
                 y = preprocess(inputs[node.name], self.network.preprocessing)
+            elif node.name in self.layers:
+                form = formats.read[node.name]
+                first, others = (node.inputs[0], form), [(name, residual_format(form)) for name in node.inputs[1:]]
+                residual = [values[key] for key in others]
+                if form == F32:
+                    y = self.float_layer(node, values[first], residual)
+                else:
+                    y = self.code_layer(node, codes[first], self.ranges[node.inputs[0]][form], residual)
             else:
                 y = self.compute(node, [values[name, formats.read[node.name]] for name in node.inputs])
             assert y.shape[1:] == node.shape, (node, y.shape)
-            kept = formats.kept[node.name]
-            if F32 in kept:
-                y = y.astype(np.float32).astype(np.float64)
-                values[node.name, F32] = y
-            if U8 in kept:
-                held = self.ranges[node.name]
-                values[node.name, U8] = dequantise(quantise(y, held), held)
+            y = y.astype(np.float32).astype(np.float64)
+            for form in formats.kept[node.name]:
+                if form == F32:
+                    values[node.name, F32] = y
+                else:
+                    held = self.ranges[node.name][form]
+                    codes[node.name, form] = quantise(y, held, form)
+                    values[node.name, form] = dequantise(codes[node.name, form], held)
         return values
 
-    def layer(self, node: Node, inputs: list[Array]) -> Array:
+    def float_layer(self, node: Node, x: Array, residual: list[Array]) -> Array:
+        """activation(weight x + bias [+ residual])."""
         layer, op = self.layers[node.name], node.op
-        # scale x ratio in exact arithmetic, not rounded to float32 in between
-        if layer.variant.activation == F32:
-            ratios, scale = layer.values.astype(np.float64), np.ones(layer.shape.out_channels)
+        assert isinstance(op, Conv2d | Linear)
+        weight, bias = layer.values.astype(np.float64), layer.bias.astype(np.float64)
+        y = x @ weight[:, :, 0, 0].T + bias if isinstance(op, Linear) else convolve(x, weight, op) + bias[:, None, None]
+        return activate(y + residual[0] if residual else y, node.activation)
+
+    def code_layer(self, node: Node, q: Codes, held: Range, residual: list[Array]) -> Array:
+        """activation(multiplier c + bias [+ residual]) with c = sum level q over all of K, padding included."""
+        layer, op = self.layers[node.name], node.op
+        assert isinstance(op, Conv2d | Linear)
+        levels = layer.levels.astype(np.float64)  # sums of products stay far below 2^53
+        multiplier = layer.scale * np.float32(held.scale)
+        share = held.zero_point * levels.sum((1, 2, 3)) * multiplier.astype(np.float64)
+        bias = (layer.bias - share).astype(np.float32)
+        if isinstance(op, Linear):
+            sums = q @ levels[:, :, 0, 0].T
         else:
-            ratios, scale = layer.levels.astype(np.float64), layer.scale.astype(np.float64)
-            ratios.reshape(-1)[layer.kept_positions] = layer.kept_ratios
-        if isinstance(op, Conv2d):
-            y = convolve(inputs[0], ratios, op)
-            y = y * scale[:, None, None] + layer.bias[:, None, None]
-        else:
-            y = inputs[0] @ ratios[:, :, 0, 0].T * scale + layer.bias
-        return y + inputs[1] if len(inputs) > 1 else y
+            sums = convolve(q.astype(np.float64), levels, op, held.padding)
+            multiplier, bias = multiplier[:, None, None], bias[:, None, None]
+        y = sums.astype(np.float32) * multiplier + bias
+        if residual:
+            y = y + residual[0].astype(np.float32)
+        return activate(y.astype(np.float64), node.activation)
 
     def compute(self, node: Node, inputs: list[Array]) -> Array:
         x, op = inputs[0], node.op
         match op:
-            case Conv2d() | Linear():
-                return activate(self.layer(node, inputs), op.activation)
             case ScaleShift(activation):
                 shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
                 scale, shift = (self.weights[f"{node.name}.{part}"].reshape(shape) for part in ("scale", "shift"))

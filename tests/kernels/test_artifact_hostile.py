@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bitplan.encodings import EncodedLayer
 from bitplan.errors import FileFormatError
 from bitplan.formats import Formats, Range, derive_formats
 from bitplan.kernels import Runtime, artifact
-from bitplan.kernels.arena import Arena, plan_arena
+from bitplan.kernels.arena import Arena, plan_arena, value_bytes
 from bitplan.network import (
     RELU,
     Activation,
@@ -41,12 +42,14 @@ from bitplan.network import (
     Slice,
     Softmax,
 )
-from bitplan.variant import F32, FLOAT32, U8, Variant
+from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
 from .networks import make_case, network_of, random_inputs
 
 HEADER = 112
 INT8, TERNARY, APB = Variant("int8"), Variant("ternary"), Variant.parse("apb:kept=0.04")
+CONV_1X1 = struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1)
+"""The fields of a 1x1 convolution without groups; its weight record lies behind them."""
 
 
 def everything() -> Network:
@@ -78,8 +81,10 @@ def everything() -> Network:
 def sample() -> bytes:
     rng = np.random.default_rng(0)
     network = everything()
-    variants = {"conv": TERNARY, "dw": Variant("int4"), "apb": APB, "linear": FLOAT32}
-    return make_case(network, variants, random_inputs(network, 2, rng), rng, planned_batch=2).artifact
+    variants = {"conv": Variant("ternary", U2), "dw": Variant("int4"), "apb": replace(APB, activation=U4)}
+    variants["linear"] = FLOAT32
+    kernels = {"conv": "lookup", "apb": "bits"}
+    return make_case(network, variants, random_inputs(network, 2, rng), rng, planned_batch=2, kernels=kernels).artifact
 
 
 def repaired(data: bytes) -> bytes:
@@ -182,7 +187,7 @@ def test_random_graphs_are_refused(graph: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "layout", "value", "words"),
     [
-        (8, "I", 2, ["version 2", "reads version 1"]),
+        (8, "I", 1, ["version 1", "reads version 2"]),
         (12, "I", 96, ["96", "112"]),
         (16, "Q", 12, ["header says 12"]),
         (24, "Q", 2**63, ["do not add up"]),
@@ -201,24 +206,33 @@ def test_random_graphs_are_refused(graph: bytes) -> None:
         (118, "B", 16, ["unknown operation number 16"]),
         (119, "B", 6, ["unknown activation number 6"]),
         (119, "B", 2, ["'x'", "cannot have an activation"]),
-        (120, "f", float("nan"), ["low <= high"]),
-        (128, "B", 0, ["formats 0", "1, 2 or 3"]),
-        (128, "B", 1, ["f32 value is kept but has no place"]),
-        (129, "B", 3, ["format it reads is 3"]),
-        (129, "B", 1, ["no inputs"]),
-        (130, "f", 0.0, ["scale is 0"]),
-        (130, "f", float("inf"), ["scale is inf"]),
-        (130, "f", float("nan"), ["scale is"]),
-        (135, "I", 64, ["not kept has a place"]),
-        (139, "I", 2**32 - 2, ["leaves the arena"]),
-        (139, "I", 2**32 - 1, ["has no place"]),
-        (143, "B", 0, ["rank is 0"]),
-        (143, "B", 9, ["rank is 9"]),
-        (144, "I", 0, ["size of zero on axis 0"]),
-        (144, "III", (2**31, 2**31, 2**31), ["2^32 elements"]),
-        (156, "B", 1, ["node 0"]),
-        (157, "H", 0, ["name is empty"]),
-        (159, "B", 0xFF, ["no UTF-8"]),
+        # x is kept in f32 and u2
+        (120, "B", 0, ["formats 0", "1 to 31"]),
+        (120, "B", 32, ["formats 32", "1 to 31"]),
+        (120, "B", 1, ["range in u2, which it is not kept in"]),
+        (120, "B", 1 + 8 + 16, ["kept in f32+u2+u1; those who read it make that f32+u2"]),
+        (120, "B", 8, ["kept in u2; those who read it make that f32+u2"]),
+        (121, "B", 6, ["format it reads is 6"]),
+        (121, "B", 1, ["no inputs"]),
+        (122, "f", 2.0, ["range in u8, which it is not kept in"]),
+        (126, "B", 1, ["range in u8, which it is not kept in"]),
+        (127, "f", 0.0, ["in u4 is 0"]),
+        (131, "B", 16, ["zero point", "in u4 is 16", "0 to 15"]),
+        (132, "f", 0.0, ["scale of its value in u2 is 0"]),
+        (132, "f", -1.0, ["scale of its value in u2 is -1"]),
+        (132, "f", float("inf"), ["in u2 is inf"]),
+        (132, "f", float("nan"), ["scale of its value in u2"]),
+        (136, "B", 4, ["zero point", "in u2 is 4", "0 to 3"]),
+        (141, "B", 3, ["zero point", "in u1 is 3", "0 to 2"]),
+        (142, "I", 2, ["no multiple of 4"]),
+        (142, "I", 2**32 - 64, ["leaves the arena"]),
+        (146, "B", 0, ["rank is 0"]),
+        (146, "B", 9, ["rank is 9"]),
+        (147, "I", 0, ["size of zero on axis 0"]),
+        (147, "III", (2**31, 2**31, 2**31), ["2^32 elements"]),
+        (159, "B", 1, ["node 0"]),
+        (160, "H", 0, ["name is empty"]),
+        (162, "B", 0xFF, ["no UTF-8"]),
     ],
 )
 def test_each_number_of_header_and_record_is_checked(at: int, layout: str, value: object, words: list[str]) -> None:
@@ -255,7 +269,7 @@ def pack(network: Network, change: Callable[[EncodedLayer], EncodedLayer] = lamb
         ones = np.ones(shape.out_channels, np.float32)
         layers[node.name] = change(EncodedLayer(INT8, shape, ones, ones, levels))
     weights = {f"{node.name}.{part}": np.ones(8, np.float32) for node in network for part in ("scale", "shift")}
-    ranges = {node.name: Range(1.0, 0) for node in network}
+    ranges = {node.name: dict.fromkeys((U8, U4, U2, U1), Range(1.0, 0)) for node in network}
     return artifact.pack_artifact(network, weights, layers, ranges)
 
 
@@ -291,6 +305,7 @@ def after_image(op: Op, shape: Shape, inputs: tuple[str, ...] = ("x",)) -> Netwo
         (Permute((0, 2, 3)), ("x",), (4, 6, 6), ["no permutation"]),
         (Softmax(), ("v", "v"), (8,), ["2 inputs"]),
         (ScaleShift(Activation("clamp", 1.0, 0.0)), ("v",), (8,), ["low <= high"]),
+        (ScaleShift(Activation("clamp", nan, 1.0)), ("v",), (8,), ["low <= high"]),
     ],
 )
 def test_shapes_must_follow_from_the_inputs(op: Op, inputs: tuple[str, ...], shape: Shape, words: list[str]) -> None:
@@ -309,24 +324,40 @@ def test_groups_must_divide_channels() -> None:
 @pytest.mark.parametrize(
     ("field", "layout", "value", "words"),
     [
-        (0, "B", 0, ["float32 layers read f32"]),
+        (0, "B", 0, ["float32 layers read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (1, "I", 1, ["keeps 1 weights"]),
-        (5, "Q", 8, ["expected them at 0"]),
-        (5, "Q", 2**64 - 8, ["expected them at 0"]),
-        (13, "Q", 2**64 - 8, ["needs"]),
+        (0, "B", 8, ["unknown encoding number 8; this version knows 0 to 7"]),
+        (1, "B", 0, ["float32 layers read f32", "this one has int8, u8 and floats"]),
+        (1, "B", 2, ["the kernel bits runs ternary, binary and apb on u4, u2 and u1", "int8 and u8"]),
+        (1, "B", 3, ["the kernel lookup runs ternary"]),
+        (1, "B", 4, ["unknown kernel number 4; this version knows 0 to 3"]),
+        (2, "I", 1, ["keeps 1 weights"]),
+        (6, "Q", 8, ["expected them at 0"]),
+        (6, "Q", 2**64 - 8, ["expected them at 0"]),
+        (14, "Q", 2**64 - 8, ["needs"]),
     ],
 )
 def test_records_of_weights_are_checked(field: int, layout: str, value: int, words: list[str]) -> None:
     data = pack(after_image(Conv2d((1, 1)), (6, 6, 6)))
-    at = data.index(struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1)) + 24
-    refused(patched(data, at + field, layout, value), "node 3 'op' (conv2d)", *words)
+    refused(patched(data, data.index(CONV_1X1) + len(CONV_1X1) + field, layout, value), "node 3", *words)
 
 
-def test_unknown_encodings_are_refused() -> None:
-    data = pack(after_image(Conv2d((1, 1)), (6, 6, 6)))
-    at = data.index(struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1)) + 24
-    refused(patched(data, at, "B", 8), "node 3", "unknown encoding number 8; this version knows 0 to 7")
+@pytest.mark.parametrize(("encoding", "activation"), [("binary", U8), ("int4", U1), ("ternary", U8)])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_kernels_on_bits_need_signs_and_few_bits(encoding: str, activation: str, kernel: int) -> None:
+    data, _ = one_layer(Variant(encoding, activation))
+    at = data.index(CONV_1X1) + len(CONV_1X1) + 1
+    refused(
+        patched(data, at, "B", kernel), "'op'", "runs ternary, binary and apb on u4, u2 and u1", encoding, activation
+    )
+
+
+def test_layers_with_groups_read_no_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "supports_format", lambda *_: True)
+    rng = np.random.default_rng(3)
+    network = network_of([("x", Input(), (), (4, 6, 6)), ("op", Conv2d((1, 1), groups=2), ("x",), (6, 6, 6))], ["op"])
+    data = make_case(network, {"op": Variant("int4", U4)}, random_inputs(network, 1, rng), rng).artifact
+    refused(data, "'op'", "a layer of 2 groups reads f32 or u8, not u4")
 
 
 def test_inputs_must_come_earlier() -> None:
@@ -346,21 +377,25 @@ def test_names_are_unique() -> None:
 @pytest.mark.parametrize(
     ("kept", "read", "words"),
     [
-        ({"x": F32}, {}, ["reads 'x' as u8"]),
-        ({}, {"op": F32}, ["reads 'x' as f32"]),
-        ({"x": F32}, {"op": F32}, ["float32 layers read f32"]),
-        ({"z": U8}, {}, ["an output, but not kept in f32"]),
-        ({}, {"z": U8}, ["reads 'op' as u8"]),
+        ({"x": [F32]}, {}, ["'x'", "kept in f32; those who read it make that u8"]),
+        ({"x": [U8, U1]}, {}, ["'x'", "kept in u8+u1; those who read it make that u8"]),
+        ({}, {"op": F32}, ["'x'", "kept in u8; those who read it make that f32"]),
+        ({"x": [F32]}, {"op": F32}, ["'op'", "float32 layers read f32"]),
+        ({}, {"op": U2}, ["'x'", "kept in u8; those who read it make that f32+u2"]),
+        ({"op": [F32, U4]}, {}, ["'op'", "kept in f32+u4; those who read it make that f32"]),
+        ({"op": [U8]}, {"z": U8}, ["'z'", "it reads u8; an operation without weights reads u8 where"]),
+        ({"z": [U8]}, {}, ["'z'", "it reads f32; an operation without weights reads u8 where"]),
+        ({"z": [U8], "op": [U8]}, {"z": U8}, ["'z'", "kept in u8; those who read it make that f32"]),
     ],
 )
 def test_formats_must_agree(
-    kept: Mapping[str, str], read: Mapping[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
+    kept: Mapping[str, list[str]], read: Mapping[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     derive = derive_formats
 
     def tampered(network: Network, variants: Mapping[str, Variant]) -> Formats:
         formats = derive(network, variants)
-        changed = {name: frozenset({form}) for name, form in kept.items()}
+        changed = {name: frozenset(forms) for name, forms in kept.items()}
         return Formats({**formats.kept, **changed}, {**formats.read, **read})
 
     monkeypatch.setattr(artifact, "derive_formats", tampered)
@@ -380,10 +415,31 @@ def test_values_must_not_overlap_while_both_are_needed(monkeypatch: pytest.Monke
 
     def tampered(network: Network, formats: Formats) -> Arena:
         arena = plan(network, formats)
-        return Arena({**arena.offsets, ("op", F32): arena.offsets["x", F32] + 4}, arena.size + 64)
+        return Arena({**arena.offsets, "op": arena.offsets["x"] + 4}, arena.size + 64)
 
     monkeypatch.setattr(artifact, "plan_arena", tampered)
     refused(pack(after_image(Reshape(), (144,))), "its value overlaps that of '", "while both are needed")
+
+
+def test_all_formats_of_a_value_need_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later value that begins where only the first format of an earlier one ends."""
+    plan = plan_arena
+
+    def tampered(network: Network, formats: Formats) -> Arena:
+        arena = plan(network, formats)
+        assert formats.kept["op"] == {F32, U8}
+        return Arena({"x": 0, "op": 4096, "z": 4096 + value_bytes((6, 6, 6), F32)}, 16384 + arena.size)
+
+    monkeypatch.setattr(artifact, "plan_arena", tampered)
+    network = network_of(
+        [
+            ("x", Input(), (), (4, 6, 6)),
+            ("op", Conv2d((1, 1)), ("x",), (6, 6, 6)),
+            ("z", Conv2d((1, 1)), ("op",), (6, 6, 6)),
+        ],
+        ["op", "z"],
+    )
+    refused(pack(network), "'z'", "its value overlaps that of 'op' in the arena while both are needed")
 
 
 def test_offsets_of_floats_are_multiples_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +447,7 @@ def test_offsets_of_floats_are_multiples_of_four(monkeypatch: pytest.MonkeyPatch
 
     def tampered(network: Network, formats: Formats) -> Arena:
         arena = plan(network, formats)
-        return Arena({**arena.offsets, ("op", F32): arena.size + 2}, arena.size + 1024)
+        return Arena({**arena.offsets, "op": arena.size + 2}, arena.size + 1024)
 
     monkeypatch.setattr(artifact, "plan_arena", tampered)
     refused(pack(after_image(Reshape(), (144,))), "no multiple of 4")
@@ -423,10 +479,14 @@ def test_packed_weights_are_checked() -> None:
 def test_kept_weights_are_checked() -> None:
     data, at = one_layer(APB)
     kept, count = round(0.04 * 600), 600
-    extra = at + 8 + 80 + count // 8
-    refused(patched(data, extra, "H", 0x7C00), "a kept weight is inf")
+    unit = at + 8 + 80 + count // 8
+    refused(patched(data, unit, "B", 0), "'op'", "the unit of its levels is 0; expected 1 to 63")
+    refused(patched(data, unit, "B", 64), "the unit of its levels is 64")
+    refused(patched(data, unit + 1, "b", 64), "the level of a kept weight is 64; expected -63 to 63")
+    refused(patched(data, unit + kept, "b", -64), "the level of a kept weight is -64")
     low_bits = 4  # floor(log2(600 / 24))
-    bitmap = extra + 2 * kept + kept * low_bits // 8
+    lows = unit + 1 + kept
+    bitmap = lows + kept * low_bits // 8
     refused(patched(data, bitmap + 1, "7s", bytes(7)), "entries; 24 were announced")
     size = (kept + (count >> low_bits) + 1 + 7) // 8
     late = np.zeros(8 * size, np.uint8)
@@ -434,8 +494,8 @@ def test_kept_weights_are_checked() -> None:
     refused(patched(data, bitmap, f"{size}s", np.packbits(late, bitorder="little").tobytes()), "leave the layer")
     equal = np.zeros(8 * size, np.uint8)
     equal[:kept] = 1
-    lows = patched(data, extra + 2 * kept, f"{kept * low_bits // 8}s", bytes(kept * low_bits // 8))
-    refused(patched(lows, bitmap, f"{size}s", np.packbits(equal, bitorder="little").tobytes()), "not ascending")
+    data = patched(data, lows, f"{kept * low_bits // 8}s", bytes(kept * low_bits // 8))
+    refused(patched(data, bitmap, f"{size}s", np.packbits(equal, bitorder="little").tobytes()), "not ascending")
 
 
 def test_a_sum_that_could_exceed_32_bits_is_refused() -> None:

@@ -6,21 +6,23 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bitplan.compute import SIGN_ENCODINGS, kernels_for, supports_format
 from bitplan.encodings import ENCODINGS, default_menu, encoding_of
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import derive_formats
+from bitplan.formats import Range, derive_formats
 from bitplan.kernels import Runtime
 from bitplan.kernels.arena import plan_arena
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.kernels.runtime import active_isa, all_isas, encodings, isa_levels, kernel_version
 from bitplan.network import Add, Conv2d, Input, Linear, Preprocessing, Reshape, Softmax
-from bitplan.variant import F32, FLOAT32, U8, Variant
+from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
 from .networks import Case, encode, make_case, network_of, random_inputs, random_weights, residual_network
 
@@ -44,14 +46,50 @@ def test_both_lists_of_encodings_agree() -> None:
     assert encodings() == [(encoding.number, encoding.name) for encoding in ENCODINGS]
 
 
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
-def test_weight_bytes_are_what_the_encodings_promise(variant: Variant) -> None:
+LOW = tuple(replace(v, activation=U2) for v in default_menu() if v.encoding in (*SIGN_ENCODINGS, "int4"))
+
+
+@pytest.mark.parametrize(
+    ("variant", "kernel"), [(v, kernel) for v in (*default_menu(), *LOW) for kernel in kernels_for(v)], ids=str
+)
+def test_weight_bytes_are_what_the_encodings_promise(variant: Variant, kernel: str) -> None:
     rng = np.random.default_rng(2)
     network = residual_network()
     inputs = random_inputs(network, 1, rng, np.uint8)
-    case = make_case(network, dict.fromkeys((node.name for node in network.layers), variant), inputs, rng)
-    promised = sum(encoding_of(variant).resident_bytes(network.weight_shape(node), variant) for node in network.layers)
-    assert Runtime.from_bytes(case.artifact).weight_bytes == promised
+    usual = replace(variant, activation=U8 if variant.activation == U2 else variant.activation)
+    variants, kernels, promised = {}, {}, 0
+    for node in network.layers:
+        shape = network.weight_shape(node)
+        variants[node.name] = variant if supports_format(shape, variant.activation) else usual
+        kernels[node.name] = kernel if variants[node.name] == variant else kernels_for(usual)[0]
+        promised += encoding_of(variant).resident_bytes(shape, variants[node.name], kernels[node.name])
+        largest = encoding_of(variant).resident_bytes(shape, variants[node.name])
+        assert largest >= encoding_of(variant).resident_bytes(shape, variants[node.name], kernels[node.name])
+    case = make_case(network, variants, inputs, rng, kernels=kernels)
+    runtime = Runtime.from_bytes(case.artifact)
+    assert runtime.weight_bytes == promised
+    by_step = dict(zip(runtime.steps, runtime.step_kernels, strict=True))
+    assert {name: by_step[name] for name in kernels} == kernels
+    assert {by_step[name] for name in by_step.keys() - kernels.keys()} == {""}
+
+
+def test_kernels_and_layers_that_do_not_go_together_are_refused() -> None:
+    network, rng = residual_network(), np.random.default_rng(2)
+    inputs = random_inputs(network, 1, rng, np.uint8)
+    variants = dict.fromkeys((node.name for node in network.layers), INT8)
+    with pytest.raises(UsageError, match="'stem' as int8 cannot run on the kernel 'bits'; name one of bytes, or none"):
+        make_case(network, variants, inputs, rng, kernels={"stem": "bits"})
+    with pytest.raises(UsageError, match="'dw' has groups and cannot read u4"):
+        make_case(network, {**variants, "dw": Variant("int4", U4)}, inputs, rng)
+
+
+@pytest.mark.parametrize("held", [{}, {U4: Range(1.0, 16)}, {U4: Range(1.0, 0.5)}])
+def test_ranges_that_a_format_cannot_have_are_refused(held: dict[str, Range]) -> None:
+    network, rng = residual_network(), np.random.default_rng(2)
+    variants = {**dict.fromkeys((node.name for node in network.layers), INT8), "logits": Variant("int4", U4)}
+    case = make_case(network, variants, random_inputs(network, 1, rng, np.uint8), rng)
+    with pytest.raises(UsageError, match=r"value 'mean' .*u4.*calibrate"):
+        pack_artifact(network, {}, case.layers, {**case.ranges, "mean": held})
 
 
 def test_properties(case: Case) -> None:
@@ -67,18 +105,32 @@ def test_properties(case: Case) -> None:
     assert preprocessing == Preprocessing(
         tuple(np.float32(network.preprocessing.mean).tolist()), tuple(np.float32(network.preprocessing.std).tolist())
     )
-    assert runtime.steps == [
-        name for node in network for name in (node.name, f"{node.name}:u8") if name in steps_of(network, formats)
-    ]
-    assert "grouped:u8" not in runtime.steps and "dw" in runtime.steps
+    assert runtime.steps == ["x", "stem", "dw", "grouped", "join", "mean", "logits"]
+    assert formats.kept["dw"] == {F32, U8}  # a layer writes all formats at once
 
 
-def steps_of(network: Any, formats: Any) -> set[str]:
-    both = {f"{node.name}:u8" for node in network if formats.kept[node.name] == {F32, U8}}
-    return both | {node.name for node in network}
+def test_values_without_weights_have_a_step_for_every_further_format() -> None:
+    rng = np.random.default_rng(3)
+    network = network_of(
+        [
+            ("x", Input(), (), (40,)),
+            ("sum", Add(), ("x", "x"), (40,)),
+            *((f"y{number}", Linear(), ("sum",), (9,)) for number in range(4)),
+        ],
+        [f"y{number}" for number in range(4)],
+    )
+    inputs = random_inputs(network, 2, rng)
+    variants = {f"y{number}": Variant("int4", form) for number, form in enumerate((U1, U2, U4, U8))}
+    case = make_case(network, variants, inputs, rng)
+    runtime = Runtime.from_bytes(case.artifact)
+    assert runtime.steps == ["x", "sum", "sum:u8", "sum:u4", "sum:u2", "sum:u1", "y0", "y1", "y2", "y3"]
+    assert runtime.arena_bytes == plan_arena(network, derive_formats(network, variants)).size
+    found, expected = runtime(inputs), case.reference(inputs)
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_values_kept_in_both_formats_have_a_step_of_their_own() -> None:
+def test_a_value_read_in_f32_and_u8_is_converted_in_a_step_of_its_own() -> None:
     rng = np.random.default_rng(3)
     network = network_of(
         [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bitplan.compute import kernels_for, supports_format
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.formats import Range, derive_formats
 from bitplan.kernels import Runtime
@@ -39,7 +41,7 @@ from bitplan.network import (
     Slice,
     Softmax,
 )
-from bitplan.variant import FLOAT32, U8, Variant
+from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
 from .networks import Case, make_case, network_of, random_inputs, residual_network
 
@@ -111,7 +113,31 @@ CONVOLUTIONS: list[tuple[Conv2d, Shape, int]] = [
     (Conv2d((5, 5), (2, 2), (2, 2, 2, 2), groups=64), (64, 9, 9), 64),
     (Conv2d((3, 3), (1, 2), (2, 2, 0, 1), (2, 1), groups=5), (5, 8, 7), 5),
     (Conv2d((7, 7), (7, 7)), (3, 14, 14), 24),
+    (Conv2d((3, 3), (3, 3), (1, 1, 1, 1)), (33, 11, 10), 48),
+    (Conv2d((3, 3), (1, 1), (1, 1, 1, 1)), (64, 7, 7), 128),
+    (Conv2d((3, 3), (1, 1), (1, 1, 1, 1)), (1, 6, 5), 1),
 ]
+
+LINEARS: list[tuple[Shape, int, int]] = [
+    ((40,), 10, 1),
+    ((63,), 130, 3),
+    ((5, 24), 17, 2),
+    ((30, 6), 4, 3),
+    ((1,), 1, 17),
+]
+"""Shape of the input, features, batch."""
+
+CODES = ("int8", "int4", "int3", "int2", "ternary", "binary", "apb:kept=0.04")
+WAYS = [
+    (variant, kernel)
+    for text in CODES
+    for form in (U8, U4, U2, U1)
+    for variant in [replace(Variant.parse(text), activation=form)]
+    for kernel in kernels_for(variant)
+]
+"""Every encoding on every format of codes and every kernel that runs them."""
+
+ZERO_POINTS: dict[str, tuple[float, ...]] = {U8: (0, 77, 255), U4: (0, 6, 15), U2: (0, 1, 3), U1: (0, 0.5, 1)}
 
 
 def output_shape(op: Conv2d, shape: Shape, channels: int) -> Shape:
@@ -182,7 +208,9 @@ def test_u8_values_move_between_ranges(op: tuple[Op, list[Shape], Shape], isa: s
     network = single(*op, probe=True)
     inputs = random_inputs(network, 2, rng)
     variants = {node.name: INT8 for node in network.layers}
-    case = make_case(network, variants, inputs, rng, ranges={"op": Range(0.03125, 100), "x0": Range(0.0625, 90)})
+    case = make_case(
+        network, variants, inputs, rng, ranges={"op": {U8: Range(0.03125, 100)}, "x0": {U8: Range(0.0625, 90)}}
+    )
     assert_agree(case, inputs, isa, 1e-5, flips=0.03)
 
 
@@ -204,30 +232,149 @@ def test_convolutions(variant: Variant, residual: bool, isa: str) -> None:
 @pytest.mark.parametrize("variant", default_menu(), ids=str)
 def test_linear_layers(variant: Variant, isa: str) -> None:
     rng = np.random.default_rng(8)
-    for shape, features, batch in (((40,), 10, 1), ((63,), 130, 3), ((5, 24), 17, 2), ((30, 6), 4, 3)):
+    for shape, features, batch in LINEARS:
         out = (*shape[:-1], features)
         network = single(Linear(RELU), [shape, out], out, probe=False)
         inputs = random_inputs(network, batch, rng)
-        case = make_case(network, {"op": variant}, inputs, rng)
+        case = make_case(network, {"op": variant}, inputs, rng, planned_batch=batch)
         assert_agree(case, inputs, isa, encoding_of(variant).tolerance)
 
 
+def read_in(op: Op, shapes: Sequence[Shape], shape: Shape, forms: Sequence[str]) -> tuple[Network, dict[str, Variant]]:
+    """Inputs and a layer `op` whose value is an output (if read in no format or in f32), and read by a layer in each of
+    the formats; with the variants of these readers."""
+    names = [f"x{i}" for i in range(len(shapes))]
+    operations: list[tuple[str, Op, tuple[str, ...], Shape]] = [
+        (name, Input(), (), s) for name, s in zip(names, shapes, strict=True)
+    ]
+    operations.append(("op", op, tuple(names), shape))
+    codes = [form for form in forms if form != F32]
+    width = (9, *shape[1:]) if len(shape) == 3 else (*shape[:-1], 9)
+    reader: Op = Conv2d((1, 1)) if len(shape) == 3 else Linear()
+    operations += [(form, reader, ("op",), width) for form in codes]
+    outputs = [*codes, *(["op"] if F32 in forms or not codes else [])]
+    return network_of(operations, outputs), {form: Variant("int8", form) for form in codes}
+
+
+def exact(op: Conv2d) -> Conv2d:
+    """The same with an activation that the reference computes to the last bit."""
+    return op if op.activation.kind in ("identity", "clamp") else replace(op, activation=RELU6)
+
+
+def assert_same_bits(case: Case, inputs: dict[str, Any], isa: str, kernel: str = "") -> None:
+    runtime = Runtime.from_bytes(case.artifact, isa=isa)
+    if kernel:
+        assert dict(zip(runtime.steps, runtime.step_kernels, strict=True))["op"] == kernel
+    found, expected = runtime(inputs), case.reference(inputs)
+    for name, wanted in expected.items():
+        np.testing.assert_array_equal(found[name], wanted.astype(np.float32), f"{case.network.by_name['op']}: {name}")
+
+
 @pytest.mark.parametrize("isa", isa_levels())
-def test_layers_write_u8_in_their_own_range(isa: str) -> None:
-    rng = np.random.default_rng(9)
-    for op, shape, channels in CONVOLUTIONS:
+@pytest.mark.parametrize(("variant", "kernel"), WAYS, ids=str)
+def test_convolutions_on_codes_to_the_last_bit(variant: Variant, kernel: str, isa: str) -> None:
+    rng = np.random.default_rng(12)
+    for number, (op, shape, channels) in enumerate(CONVOLUTIONS):
+        if op.groups > 1 and variant.activation != U8:
+            continue
         out = output_shape(op, shape, channels)
-        for variant in (INT8, Variant.parse("apb:kept=0.04")):
-            network = single(op, [shape, out], out, probe=True)
-            inputs = random_inputs(network, 2, rng)
-            case = make_case(network, {"op": variant, "probe": INT8}, inputs, rng)
-            assert derive_formats(network, {"op": variant, "probe": INT8}).kept["op"] == {U8}
-            assert_agree(case, inputs, isa, 1e-5, flips=0.03)
+        network, readers = read_in(exact(op), [shape, out] if number % 2 else [shape], out, [F32])
+        inputs = random_inputs(network, 1 + number % 3, rng)
+        case = make_case(network, {"op": variant, **readers}, inputs, rng, kernels={"op": kernel})
+        assert_same_bits(case, inputs, isa, kernel)
+
+
+@pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize(("variant", "kernel"), WAYS, ids=str)
+def test_linear_layers_on_codes_to_the_last_bit(variant: Variant, kernel: str, isa: str) -> None:
+    rng = np.random.default_rng(13)
+    for shape, features, batch in LINEARS:
+        out = (*shape[:-1], features)
+        network, readers = read_in(Linear(RELU), [shape, out], out, [F32])
+        inputs = random_inputs(network, batch, rng)
+        case = make_case(network, {"op": variant, **readers}, inputs, rng, planned_batch=17, kernels={"op": kernel})
+        assert_same_bits(case, inputs, isa, kernel)
+        for name, array in random_inputs(network, 17, rng).items():
+            inputs[name] = array
+        assert_same_bits(case, inputs, isa, kernel)
+
+
+@pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize(("variant", "kernel"), [way for way in WAYS if way[0].encoding in ("int8", "apb")], ids=str)
+def test_every_zero_point_and_its_padding(variant: Variant, kernel: str, isa: str) -> None:
+    """Codes that pad: 0, one in the middle, the largest; and in u1 the lower of two levels that are not zero."""
+    rng = np.random.default_rng(14)
+    op = Conv2d((3, 3), (1, 1), (2, 1, 1, 2))
+    network, readers = read_in(op, [(37, 5, 4)], (21, 6, 5), [F32])
+    inputs = random_inputs(network, 2, rng)
+    for zero_point in ZERO_POINTS[variant.activation]:
+        held = {"x0": {variant.activation: Range(0.03125 if variant.activation == U8 else 0.75, zero_point)}}
+        case = make_case(network, {"op": variant, **readers}, inputs, rng, ranges=held, kernels={"op": kernel})
+        assert_same_bits(case, inputs, isa)
 
 
 @pytest.mark.parametrize("isa", isa_levels())
 @pytest.mark.parametrize(
-    "variant", [Variant("int4"), Variant("int3"), Variant.parse("apb:kept=0.02"), FLOAT32, INT8], ids=str
+    "forms", [[U8], [U4], [U2], [U1], [F32, U2], [U8, U1], [U4, U2], [F32, U8, U4, U2, U1]], ids=str
+)
+def test_layers_write_all_formats_that_are_read(forms: list[str], isa: str) -> None:
+    """Whatever the layer is: grouped and depthwise ones too, whose channels share words of planes."""
+    rng = np.random.default_rng(9)
+    variants = [INT8, Variant.parse("apb:kept=0.04"), Variant("binary", U2), Variant("ternary", U1)]
+    for op, shape, channels in CONVOLUTIONS:
+        out = output_shape(op, shape, channels)
+        for variant in variants if op.groups == 1 else variants[:2]:
+            network, readers = read_in(exact(op), [shape, out], out, forms)
+            inputs = random_inputs(network, 2, rng)
+            case = make_case(network, {"op": variant, **readers}, inputs, rng)
+            assert derive_formats(network, {"op": variant, **readers}).kept["op"] == set(forms)
+            assert_same_bits(case, inputs, isa)
+
+
+@pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize("forms", [[U1], [F32, U8, U4, U2, U1]], ids=str)
+def test_float_and_linear_layers_write_all_formats(forms: list[str], isa: str) -> None:
+    """Sums of floats are rounded in some order: a value at the border of two codes may go the other way."""
+    rng = np.random.default_rng(15)
+    cases: list[tuple[Op, Shape, Shape]] = [
+        (exact(op), shape, output_shape(op, shape, channels)) for op, shape, channels in CONVOLUTIONS
+    ]
+    cases += [(Linear(RELU), shape, (*shape[:-1], features)) for shape, features, _ in LINEARS]
+    for op, shape, out in cases:
+        network, readers = read_in(op, [shape, out], out, forms)
+        inputs = random_inputs(network, 3, rng)
+        case = make_case(network, {"op": FLOAT32, **readers}, inputs, rng)
+        found, expected = outputs_of(case, inputs, isa), case.reference(inputs)
+        for name, wanted in expected.items():
+            error = np.abs(found[name] - wanted)
+            assert (error > 1e-4 * np.abs(wanted).max()).mean() <= 0.005, (op, name)
+
+
+@pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize("form", [U4, U2, U1])
+def test_values_without_weights_are_converted_to_planes(form: str, isa: str) -> None:
+    rng = np.random.default_rng(16)
+    for shape in ((1, 3, 2), (31, 4, 3), (32, 1, 1), (70, 5, 4), (33,), (5, 70)):
+        image = len(shape) == 3
+        layer: Op = Conv2d((1, 1)) if image else Linear()
+        out = (8, *shape[1:]) if image else (*shape[:-1], 8)
+        network = network_of(
+            [("x", Input(), (), shape), ("op", Add(RELU), ("x", "x"), shape), ("y", layer, ("op",), out)], ["y"]
+        )
+        inputs = random_inputs(network, 2, rng)
+        inputs["x"].reshape(-1)[:1] = 0.0  # at the threshold of u1 where zero is a level
+        case = make_case(network, {"y": Variant("int4", form)}, inputs, rng)
+        assert_same_bits(case, inputs, isa)
+
+
+@pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *(Variant("int4"), Variant("int3"), Variant.parse("apb:kept=0.02"), FLOAT32, INT8),
+        *map(Variant.parse, ("binary@u2", "ternary@u1", "apb@u4:kept=0.02", "int4@u4")),
+    ],
+    ids=str,
 )
 def test_layers_too_large_to_be_decoded_at_once(variant: Variant, isa: str) -> None:
     """Above 1 MB of levels, and rows beyond what is packed at once, panels become the outer loop."""
@@ -235,8 +382,9 @@ def test_layers_too_large_to_be_decoded_at_once(variant: Variant, isa: str) -> N
     op, shape = Conv2d((3, 3), (1, 1), (1, 1, 1, 1)), (350, 20, 20)
     network = single(op, [shape], (351, 20, 20), probe=False)
     inputs = random_inputs(network, 4, rng)
-    case = make_case(network, {"op": variant}, inputs, rng)
-    assert_agree(case, inputs, isa, encoding_of(variant).tolerance)
+    for kernel in kernels_for(variant):
+        case = make_case(network, {"op": variant}, inputs, rng, kernels={"op": kernel})
+        assert_agree(case, inputs, isa, encoding_of(variant).tolerance)
 
 
 @pytest.mark.parametrize("isa", isa_levels())
@@ -257,9 +405,22 @@ def test_preprocessing(variant: Variant, dtype: type[np.generic], isa: str, chan
     assert_agree(case, inputs, isa, 1e-5, flips=0.02)
 
 
-def mixed_variants(network: Network, rng: np.random.Generator) -> dict[str, Variant]:
-    menu = default_menu()
-    return {node.name: menu[rng.integers(len(menu))] for node in network.layers}
+MIXED = tuple(
+    map(Variant.parse, ("float32", "int8", "int3", "apb:kept=0.04", "binary@u2", "ternary@u1", "apb@u4:kept=0.04"))
+)
+
+
+def mixed(
+    network: Network, rng: np.random.Generator, offered: Sequence[Variant] = MIXED
+) -> tuple[dict[str, Variant], dict[str, str]]:
+    """A variant and a kernel for every layer, drawn at random."""
+    variants, kernels = {}, {}
+    for node in network.layers:
+        fitting = [v for v in offered if supports_format(network.weight_shape(node), v.activation)]
+        variants[node.name] = fitting[rng.integers(len(fitting))]
+        names = kernels_for(variants[node.name])
+        kernels[node.name] = names[rng.integers(len(names))]
+    return variants, kernels
 
 
 @pytest.mark.parametrize("isa", isa_levels())
@@ -268,7 +429,8 @@ def test_whole_networks_of_mixed_variants(seed: int, isa: str) -> None:
     rng = np.random.default_rng(seed)
     network = residual_network()
     inputs = random_inputs(network, 3, rng, np.uint8)
-    case = make_case(network, mixed_variants(network, rng), inputs, rng)
+    variants, _ = mixed(network, rng, default_menu())
+    case = make_case(network, variants, inputs, rng)
     expected, found = case.reference(inputs)["logits"], outputs_of(case, inputs, isa)["logits"]
     # A code that went the other way early on moves every logit a little.
     assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
@@ -276,12 +438,26 @@ def test_whole_networks_of_mixed_variants(seed: int, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", isa_levels())
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_networks_of_mixed_formats_and_kernels(seed: int, isa: str) -> None:
+    """Codes alone, so that nothing but the mean is rounded otherwise than in the reference."""
+    rng = np.random.default_rng(100 + seed)
+    network = residual_network()
+    inputs = random_inputs(network, 3, rng, np.uint8)
+    variants, kernels = mixed(network, rng, [v for v in MIXED if v != FLOAT32])
+    case = make_case(network, variants, inputs, rng, kernels=kernels)
+    expected, found = case.reference(inputs)["logits"], outputs_of(case, inputs, isa)["logits"]
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("isa", isa_levels())
 def test_results_do_not_depend_on_threads_or_batch(isa: str) -> None:
     rng = np.random.default_rng(21)
     network = residual_network()
-    for _ in range(4):
+    for _ in range(8):
         inputs = random_inputs(network, 4, rng, np.uint8)
-        case = make_case(network, mixed_variants(network, rng), inputs, rng)
+        variants, kernels = mixed(network, rng)
+        case = make_case(network, variants, inputs, rng, kernels=kernels)
         expected = outputs_of(case, inputs, isa)["logits"]
         for threads in (2, 3, 5):
             np.testing.assert_array_equal(outputs_of(case, inputs, isa, threads)["logits"], expected)
@@ -290,9 +466,22 @@ def test_results_do_not_depend_on_threads_or_batch(isa: str) -> None:
             np.testing.assert_array_equal(runtime(inputs["x"][image : image + 1]), expected[image : image + 1])
 
 
+def test_networks_of_codes_give_the_same_bits_at_every_level() -> None:
+    rng = np.random.default_rng(22)
+    network = residual_network()
+    for _ in range(8):
+        inputs = random_inputs(network, 2, rng, np.uint8)
+        variants, kernels = mixed(network, rng, [v for v in MIXED if v != FLOAT32])
+        case = make_case(network, variants, inputs, rng, kernels=kernels)
+        first, *others = (outputs_of(case, inputs, isa)["logits"] for isa in isa_levels())
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
 def test_forced_level_is_the_one_that_runs() -> None:
     rng = np.random.default_rng(1)
     network = residual_network()
-    case = make_case(network, mixed_variants(network, rng), random_inputs(network, 1, rng, np.uint8), rng)
+    variants, kernels = mixed(network, rng)
+    case = make_case(network, variants, random_inputs(network, 1, rng, np.uint8), rng, kernels=kernels)
     for isa in isa_levels():
         assert Runtime.from_bytes(case.artifact, isa=isa).isa == isa

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitplan.formats import Range, derive_formats
+from bitplan.compute import KERNELS, kernels_for, supports_format
+from bitplan.formats import Range, derive_formats, in_order, residual_format, top_code
 from bitplan.kernels.arena import lifetimes, peak_bytes, plan_arena, value_bytes
 from bitplan.network import (
     RELU,
@@ -24,9 +25,9 @@ from bitplan.network import (
     WeightShape,
     weights_hash,
 )
-from bitplan.variant import FLOAT32, Variant
+from bitplan.variant import FLOAT32, FORMATS, Variant
 
-INT4 = Variant("int4")
+INT4, BINARY_U1 = Variant("int4"), Variant("binary", "u1")
 CONV = Conv2d((3, 3), padding=(1, 1, 1, 1), activation=RELU)
 
 
@@ -121,16 +122,30 @@ def test_softmax_reads_floats() -> None:
     assert formats.kept["p"] == {"u8"}
 
 
-@given(st.lists(st.sampled_from([FLOAT32, INT4]), min_size=4, max_size=4))
+def test_low_formats_follow_the_readers_too() -> None:
+    network = residual_network()
+    formats = derive_formats(network, {"a": FLOAT32, "b": INT4, "c": BINARY_U1, "fc": BINARY_U1})
+    assert formats.read["c"] == "u1"
+    assert formats.kept["a"] == {"u8"}, "b reads it, and c as its residual, which codes read in u8"
+    assert formats.kept["b"] == {"f32", "u1"}
+    assert formats.kept["mean"] == {"f32", "u1"}, "an operation without weights makes f32, from which codes follow"
+    assert formats.read["mean"] == formats.read["sum"] == "f32"
+    several = derive_formats(network, {"a": INT4, "b": BINARY_U1, "c": FLOAT32, "fc": INT4})
+    assert several.kept["a"] == {"f32", "u1"}, "a layer makes what its readers want and nothing else"
+    assert [residual_format(form) for form in FORMATS] == ["f32", "u8", "u8", "u8", "u8"]
+    assert in_order(frozenset({"u1", "u8", "f32"})) == ("f32", "u8", "u1")
+
+
+@given(st.lists(st.sampled_from([FLOAT32, INT4, BINARY_U1, Variant("ternary", "u2")]), min_size=4, max_size=4))
 def test_the_arena_never_overlaps_and_meets_its_bound(choice: list[Variant]) -> None:
     network = residual_network()
     formats = derive_formats(network, dict(zip(["a", "b", "c", "fc"], choice, strict=True)))
     arena = plan_arena(network, formats)
     alive = lifetimes(network)
-    blocks = [
-        (offset, offset + value_bytes(network.by_name[name].shape, form), alive[name])
-        for (name, form), offset in arena.offsets.items()
-    ]
+    blocks = []
+    for name, offset in arena.offsets.items():
+        size = sum(value_bytes(network.by_name[name].shape, form) for form in formats.kept[name])
+        blocks.append((offset, offset + size, alive[name]))
     for i, (start, end, (first, last)) in enumerate(blocks):
         assert end <= arena.size
         for other_start, other_end, (other_first, other_last) in blocks[:i]:
@@ -139,18 +154,40 @@ def test_the_arena_never_overlaps_and_meets_its_bound(choice: list[Variant]) -> 
     assert arena.size >= peak_bytes(network, formats)
 
 
-@pytest.mark.parametrize(("scale", "zero"), [(0.0, 0), (-1.0, 0), (float("inf"), 0), (1.0, 256), (1.0, -1)])
-def test_ranges_are_validated(scale: float, zero: int) -> None:
+@pytest.mark.parametrize(("scale", "zero"), [(0.0, 0), (-1.0, 0), (float("inf"), 0), (1.0, 256), (1.0, -1), (1.0, 0.3)])
+def test_ranges_are_validated(scale: float, zero: float) -> None:
     with pytest.raises(ValueError, match="range"):
         Range(scale, zero)
+    with pytest.raises(ValueError, match=r"whole or 0\.5"):
+        Range(1.0, 1.5)
 
 
-@pytest.mark.parametrize("text", ["int4", "apb:kept=0.01", "float32"])
+def test_what_a_range_pads_with_and_where_one_bit_changes() -> None:
+    assert [Range(2.0, zero).padding for zero in (0, 0.5, 1, 128)] == [0, 0, 1, 128]
+    assert [float(Range(2.0, zero).threshold()) for zero in (0, 0.5, 1)] == [1.0, 0.0, -1.0]
+    assert [top_code(form) for form in ("u8", "u4", "u2", "u1")] == [255, 15, 3, 1]
+
+
+@pytest.mark.parametrize("activation", FORMATS)
+@pytest.mark.parametrize("encoding", ["float32", "int8", "binary"])
+def test_kernels_fit_the_format(encoding: str, activation: str) -> None:
+    kernels = kernels_for(Variant(encoding, activation))
+    assert set(kernels) <= set(KERNELS)
+    assert (kernels == ("floats",)) == (activation == "f32")
+    assert ("bits" in kernels) == (encoding == "binary" and activation in ("u4", "u2", "u1")) == ("lookup" in kernels)
+    grouped, plain = WeightShape(8, 8, (3, 3), 2), WeightShape(8, 8)
+    assert supports_format(plain, activation)
+    assert supports_format(grouped, activation) == (activation in ("f32", "u8"))
+
+
+@pytest.mark.parametrize("text", ["int4", "apb:kept=0.01", "float32", "binary@u2", "apb@u1:kept=0.02", "int8@f32"])
 def test_variants_are_written_as_they_are_read(text: str) -> None:
     assert str(Variant.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "Int4", "apb:kept", "apb:kept=x", "apb:=1", "4bit"])
+@pytest.mark.parametrize(
+    "text", ["", "Int4", "apb:kept", "apb:kept=x", "apb:=1", "4bit", "binary@u3", "binary@", "@u2"]
+)
 def test_variants_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="variant"):
         Variant.parse(text)

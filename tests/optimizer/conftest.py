@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bitplan.encodings import encoding_of
+from bitplan.compute import supports_format
 from bitplan.network import (
     RELU,
     Activate,
@@ -80,6 +80,7 @@ def random_problem() -> Callable[..., Problem]:
 
 IMAGE = (8, 6, 6)
 MENU = tuple(Variant.parse(text) for text in ("float32", "int8", "int4", "binary", "apb:kept=0.02"))
+LOW_MENU = tuple(Variant.parse(text) for text in ("float32", "int8", "int4@u4", "binary@u1", "apb@u4:kept=0.02"))
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,14 @@ def make_network(seed: int, nodes: int, layers: int) -> Network:
     return Network(tuple(found), tuple(outputs))
 
 
-def make_case(seed: int, *, nodes: int = 9, layers: int = 4, variants: Sequence[Variant] = MENU) -> Case:
-    """A random network, a menu of some variants for each layer, and random profiles, some losses negative."""
+def make_case(seed: int, *, nodes: int = 9, layers: int = 4, low: bool = False) -> Case:
+    """A random network, a menu of some variants for each layer (`low`: with activations below 8 bits among them), and
+    random profiles, some losses negative."""
     random = np.random.default_rng(seed)
     network = make_network(seed, nodes, layers)
     menu = {}
     for node in network.layers:
-        allowed = [v for v in variants if encoding_of(v).supports(network.weight_shape(node))]
+        allowed = [v for v in (LOW_MENU if low else MENU) if supports_format(network.weight_shape(node), v.activation)]
         count = int(random.integers(2, len(allowed) + 1)) if random.random() < 0.5 else len(allowed)
         picked = sorted(random.choice(len(allowed), count, replace=False).tolist())
         menu[node.name] = tuple(allowed[i] for i in picked)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitplan.compute import KERNELS, kernels_for
 from bitplan.errors import UsageError
 from bitplan.formats import derive_formats
 from bitplan.kernels.arena import peak_bytes
@@ -19,7 +20,7 @@ from bitplan.optimizer.build_problem import Program, build_problem, full_precisi
 from bitplan.optimizer.check import violations
 from bitplan.optimizer.memory import resident_weight_bytes
 from bitplan.optimizer.predict import Predictor, predict
-from bitplan.profiles.steps import QUANTISE_SUFFIX, policy_steps
+from bitplan.profiles.steps import policy_steps
 from bitplan.targets import Targets
 from bitplan.variant import FLOAT32, Variant
 
@@ -55,7 +56,7 @@ def totals_of(program: Program, variants: dict[str, Variant]) -> dict[str, float
 
 @pytest.mark.parametrize("seed", range(40))
 def test_totals_equal_those_computed_without_the_program(random_case: MakeCase, seed: int) -> None:
-    case = random_case(seed, nodes=12, layers=6)
+    case = random_case(seed, nodes=12, layers=6, low=seed % 2 == 0)
     program, random = program_of(case), np.random.default_rng(seed)
     for _ in range(8):
         variants = random_policy(case, random)
@@ -80,14 +81,14 @@ def test_totals_equal_those_computed_without_the_program(random_case: MakeCase, 
 
 
 def test_the_random_networks_have_all_that_is_difficult(random_case: MakeCase) -> None:
-    cases = [random_case(seed, nodes=12, layers=6) for seed in range(40)]
+    cases = [random_case(seed, nodes=12, layers=6, low=seed % 2 == 0) for seed in range(40)]
     programs = [program_of(case) for case in cases]
     states = {
         frozenset(forms)
         for case in cases
         for forms in derive_formats(case.network, random_policy(case, np.random.default_rng(0))).kept.values()
     }
-    assert len(states) == 3
+    assert len(states) >= 8
     assert sum(bool(program.values) for program in programs) >= 20
     assert max(len(value.readers) for program in programs for value in program.values) >= 3
     assert any(len(case.network.outputs) > 1 for case in cases)
@@ -96,7 +97,7 @@ def test_the_random_networks_have_all_that_is_difficult(random_case: MakeCase) -
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_policy_allows_exactly_one_option_of_every_value(random_case: MakeCase, seed: int) -> None:
-    case = random_case(seed, nodes=12, layers=5)
+    case = random_case(seed, nodes=12, layers=5, low=seed % 2 == 0)
     program, random = program_of(case), np.random.default_rng(seed)
     layers = len(case.menu)
     sizes = [len(group.options) for group in program.problem.groups[layers:]]
@@ -167,15 +168,37 @@ def test_errors_name_layer_and_remedy(random_case: MakeCase) -> None:
 def test_layers_and_operations_share_the_latency_of_the_network(random_case: MakeCase) -> None:
     conversions = 0
     for seed in range(6):
-        case = random_case(seed, nodes=12, layers=6)
+        case = random_case(seed, nodes=12, layers=6, low=True)
         variants = random_policy(case, np.random.default_rng(seed))
         predictor = Predictor(case.network, case.loss, case.device, case.threads, case.batch)
         policy = predictor.policy(variants)
-        steps = policy_steps(case.network, variants, case.threads, case.batch)
-        others = [key for step, key in steps.items() if step.removesuffix(QUANTISE_SUFFIX) not in variants]
-        conversions += sum(step.endswith(QUANTISE_SUFFIX) and step.removesuffix(":u8") in variants for step in steps)
+        assert policy.kernels == predictor.kernels(variants)
+        steps = policy_steps(case.network, variants, case.threads, case.batch, policy.kernels)
+        others = [key for step, key in steps.items() if step not in variants]
+        conversions += sum(step not in case.network.by_name for step in steps)
         operations = 1e3 * sum(case.device.latency(key).median for key in others)
         layers = [layer.latency_ms for layer in policy.layers if layer.latency_ms is not None]
         assert len(layers) == len(variants)
         assert sum(layers) + operations == pytest.approx(policy.predicted["latency_ms"])
     assert conversions
+
+
+def test_the_policy_names_the_fastest_kernels(random_case: MakeCase) -> None:
+    chosen = set()
+    for seed in range(6):
+        case = random_case(seed, low=True)
+        variants = random_policy(case, np.random.default_rng(seed))
+        policy = Predictor(case.network, case.loss, case.device, case.threads, case.batch).policy(variants)
+        every = [dict(zip(variants, names, strict=True)) for names in product(*map(kernels_for, variants.values()))]
+        slower = [
+            predict(case.network, variants, None, case.device, threads=case.threads, batch=case.batch, kernels=kernels)
+            for kernels in every
+        ]
+        assert policy.predicted["latency_ms"] == pytest.approx(min(other["latency_ms"] or 0 for other in slower))
+        chosen |= set(policy.kernels.values())
+    assert chosen == set(KERNELS)
+    without = Predictor(case.network).policy(variants)
+    assert without.kernels == {name: kernels_for(variant)[0] for name, variant in variants.items()}
+    impossible = dict.fromkeys(variants, "floats" if "u8" in {v.activation for v in variants.values()} else "bytes")
+    with pytest.raises(UsageError, match="cannot run on the kernel"):
+        predict(case.network, variants, None, case.device, threads=case.threads, batch=case.batch, kernels=impossible)

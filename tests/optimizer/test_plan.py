@@ -59,7 +59,7 @@ def between(everything: list[dict[str, Any]], figure: str, share: float) -> floa
 @pytest.mark.parametrize("objective", ["loss", "bytes", "latency", "memory"])
 @pytest.mark.parametrize("seed", range(10))
 def test_the_plan_equals_the_best_of_all_policies(random_case: MakeCase, seed: int, objective: str) -> None:
-    case = random_case(seed, nodes=8, layers=3)
+    case = random_case(seed, nodes=8, layers=3, low=seed % 2 == 0)
     everything = every_policy(case)
     limits: dict[str, Any] = {
         "loss": between(everything, "loss", 0.5),
@@ -169,7 +169,7 @@ def test_a_named_latency_can_be_typed_in_as_the_new_target(random_case: MakeCase
     assert named
     policy = plan_of(case, Targets(latency=float(named[1]) / 1e3))
     assert policy.predicted["latency_ms"] is not None
-    assert policy.predicted["latency_ms"] <= float(named[1])
+    assert policy.predicted["latency_ms"] <= float(named[1]) * (1 + 1e-9)
 
 
 def test_a_loss_profile_of_another_network_is_refused(random_case: MakeCase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,31 @@ def test_encodings_variants_and_presets_mix_in_order_and_once() -> None:
     assert variants_of(["apb"]) == tuple(map(apb, (0.005, 0.01, 0.02, 0.04)))
 
 
+def test_a_format_of_activations_stands_behind_the_encoding() -> None:
+    assert variants_of(["binary@u2", "ternary@u1", "binary@u8"]) == (
+        Variant("binary", "u2"),
+        Variant("ternary", "u1"),
+        Variant("binary"),
+    )
+    assert variants_of(["apb@u2:kept=0.02"]) == (Variant("apb", "u2", (("kept", 0.02),)),)
+    assert variants_of(["apb@u2"]) == tuple(replace(apb(kept), activation="u2") for kept in (0.005, 0.01, 0.02, 0.04))
+    assert variants_of(["float32@f32"]) == (FLOAT32,)
+    assert menu_for(NETWORK, pins=["fc=apb@u1:kept=0.3"])["fc"] == (Variant("apb", "u1", (("kept", 0.3),)),)
+    assert {variant.activation for variant in default_menu()} == {"f32", "u8"}
+
+
+def test_below_8_bits_layers_with_groups_are_left_out() -> None:
+    nodes = list(NETWORK.nodes)
+    nodes[2] = replace(nodes[2], op=replace(CONV, groups=8))
+    network = Network(tuple(nodes), ("fc",))
+    menu = menu_for(network, encodings=["binary@u2", "int8"])
+    assert menu["blocks.0.conv"] == (INT8,) and menu["conv"] == (Variant("binary", "u2"), INT8)
+    with pytest.raises(UsageError, match=r"layer 'blocks.0.conv' supports none of binary@u2, apb@u1; add an encoding"):
+        menu_for(network, encodings=["binary@u2", "apb@u1"])
+    with pytest.raises(UsageError, match=r"pin '.*': layer 'blocks.0.conv' cannot be binary@u2: it has 8 groups"):
+        menu_for(network, pins=["bl*=binary@u2"])
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_that_ships_is_sound(name: str) -> None:
     preset = load_preset(name)
@@ -55,6 +81,9 @@ def test_the_presets_are_what_their_names_say() -> None:
     assert load_preset("default").variants == default_menu()
     assert {v.encoding for v in load_preset("integers").variants} == {"int8", "int4", "int3", "int2"}
     assert FLOAT32 not in load_preset("low-bit").variants and INT8 not in load_preset("low-bit").variants
+    low = load_preset("low-activations").variants
+    assert {v.activation for v in low} == {"f32", "u8", "u4", "u2", "u1"}
+    assert {v.encoding for v in low if v.activation in ("u2", "u1")} == {"binary", "ternary", "apb"}
 
 
 def test_a_preset_file_of_the_users(tmp_path: Path) -> None:
@@ -116,6 +145,12 @@ def test_rules_that_agree_are_one_rule() -> None:
         ({"encodings": ["apb:kept"]}, "must look like 'kept=0.01'"),
         ({"encodings": ["int8:kept=0.1"]}, "encoding int8 has no parameter 'kept'"),
         ({"encodings": []}, "no encoding is on the menu"),
+        ({"encodings": ["binary@u3"]}, "encoding binary runs with activations in u8 or u4 or u2 or u1, not u3"),
+        ({"encodings": ["binary@"]}, "encoding binary runs with activations in u8 or u4 or u2 or u1, not"),
+        ({"encodings": ["float32@u8"]}, "encoding float32 runs with activations in f32, not u8"),
+        ({"encodings": ["apb@f32:kept=0.1"]}, "encoding apb runs with activations in u8 or u4 or u2 or u1, not f32"),
+        ({"encodings": ["bnary@u2"]}, "unknown encoding or preset 'bnary@u2'; did you mean 'binary'"),
+        ({"pins": ["fc=int7@u2"]}, "pin 'fc=int7@u2': unknown encoding 'int7'"),
         ({"encodings": ["nowhere.yaml"]}, "cannot read nowhere.yaml"),
         ({"pins": ["block.0.conv=int8"]}, "no layer 'block.0.conv'; did you mean 'blocks.0.conv'"),
         ({"pins": ["nothing.*=int8"]}, r"pin 'nothing.\*=int8': the network has no layer 'nothing.\*'"),
@@ -140,5 +175,5 @@ def test_an_unsupported_layer_loses_the_variant_and_cannot_be_pinned_to_it(monke
     with pytest.raises(UsageError, match="layer 'fc' supports none of binary; add an encoding or exclude"):
         menu_for(NETWORK, encodings=["binary"])
     assert menu_for(NETWORK, encodings=["binary"], exclude=["fc"])["fc"] == (FLOAT32,)
-    with pytest.raises(UsageError, match=r"pin '\*=binary': layer 'fc' .* does not support binary"):
+    with pytest.raises(UsageError, match=r"pin '\*=binary': layer 'fc' cannot be binary: .* be stored as binary"):
         menu_for(NETWORK, pins=["*=binary"])

@@ -20,11 +20,15 @@ from bitplan.policies.policy_file import policy_hash, read_policy, write_policy
 from bitplan.targets import Targets
 from bitplan.variant import FLOAT32, Variant
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "policy-v1.json"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 APB = Variant("apb", "u8", (("kept", 0.02),))
 
 
+BINARY_U2 = LayerPolicy("blocks.1.conv", Variant("binary", "u2"), 424, 0.05, 0.01, "lookup")
+
+
 def sample() -> Policy:
+    """The policy of the kept file of version 1."""
     return Policy(
         layers=(
             LayerPolicy("stem.conv", FLOAT32, 1792, 0.31, 0.0),
@@ -39,6 +43,12 @@ def sample() -> Policy:
     )
 
 
+def sample_2() -> Policy:
+    """The same with what version 2 added."""
+    apb = LayerPolicy("fc2", replace(APB, activation="u1"), 1248, 0.01, 0.002)
+    return replace(sample(), layers=(*sample().layers, BINARY_U2, apb))
+
+
 def edited(tmp_path: Path, change: Any) -> Path:
     """The sample's file after `change(content)`."""
     path = tmp_path / "policy.json"
@@ -49,9 +59,10 @@ def edited(tmp_path: Path, change: Any) -> Path:
     return path
 
 
-def test_a_policy_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    write_policy(tmp_path / "policy.json", sample())
-    assert read_policy(tmp_path / "policy.json") == sample()
+@pytest.mark.parametrize("policy", [sample(), sample_2()], ids=["1", "2"])
+def test_a_policy_comes_back_as_it_was_written(tmp_path: Path, policy: Policy) -> None:
+    write_policy(tmp_path / "policy.json", policy)
+    assert read_policy(tmp_path / "policy.json") == policy
 
 
 def test_each_layer_takes_one_line(tmp_path: Path) -> None:
@@ -63,12 +74,38 @@ def test_each_layer_takes_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_the_kept_file_of_version_1_still_reads() -> None:
-    assert read_policy(GOLDEN) == sample()
+def test_the_kept_files_of_all_versions_still_read() -> None:
+    assert read_policy(GOLDEN / "policy-v1.json") == sample()
+    assert read_policy(GOLDEN / "policy-v2.json") == sample_2()
 
 
-def test_the_decision_hash_of_version_1_never_changes() -> None:
+def test_the_decision_hash_never_changes() -> None:
     assert policy_hash(sample()).hex() == "8aebfec60850f0577e51a6714d7466f895a93eaebbcc3c955236a0a653c49755"
+    assert policy_hash(sample_2()).hex() == "2af00d1ad61c5eb2dab8961a4e7a1cc9fa4b3aa4617c3b86a676004ff6bbab47"
+
+
+def test_a_kernel_is_written_and_hashed_where_it_is_not_the_usual_one(tmp_path: Path) -> None:
+    kernels = [layer.kernel for layer in sample_2().layers]
+    assert kernels == ["floats", "bytes", "bytes", "lookup", "bits"] == list(sample_2().kernels.values())
+    write_policy(tmp_path / "p.json", sample_2())
+    entries = json.loads((tmp_path / "p.json").read_text())["layers"]
+    assert [entry.get("kernel") for entry in entries] == [None, None, None, "lookup", None]
+    assert [entry.get("activation") for entry in entries] == [None, None, None, "u2", "u1"]
+    hashes = {policy_hash(Policy((replace(BINARY_U2, kernel=kernel),))) for kernel in ("bits", "lookup", "bytes")}
+    assert len(hashes) == 3
+    assert policy_hash(Policy((replace(BINARY_U2, kernel=""),))) in hashes
+
+
+def test_an_edited_kernel_is_an_edited_decision(tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.json", sample_2())
+    content = json.loads((tmp_path / "p.json").read_text())
+    content["layers"][3]["kernel"] = "bytes"
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    policy = read_policy(tmp_path / "p.json")
+    assert policy.kernels["blocks.1.conv"] == "bytes"
+    assert policy.certificate == Certificate("given") and not policy.predicted
+    assert {(layer.latency_ms, layer.loss) for layer in policy.layers} == {(None, None)}
+    assert [layer.bytes for layer in policy.layers] == [layer.bytes for layer in sample_2().layers]
 
 
 def test_the_hash_covers_the_decision_and_nothing_else() -> None:
@@ -126,6 +163,8 @@ def test_a_policy_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
         Policy((layer, layer)),
         Policy((LayerPolicy("a", Variant("int5"), 1),)),
         Policy((LayerPolicy("a", Variant("int8", "f32"), 1),)),
+        Policy((LayerPolicy("a", Variant("float32", "u8"), 1),)),
+        Policy((LayerPolicy("a", Variant("int8"), 1, kernel="bits"),)),
         Policy((layer,), certificate=Certificate("guessed")),
         Policy((layer,), settings={"model": object()}),
     ):
@@ -159,7 +198,14 @@ WRONG_LAYERS = {
     "unknown parameter": ({"parameters": {"keep": 0.1}}, r"layer 'fc': .*no parameter 'keep'; it has only kept"),
     "missing parameter": ({"parameters": {}}, r"layer 'fc': .*needs the parameter 'kept', for example kept=0.005"),
     "parameter of another": ({"encoding": "int8"}, r"layer 'fc': encoding int8 has no parameter 'kept'; it has none"),
-    "format without kernels": ({"activation": "f32"}, r"layer 'fc': .* runs with activations in u8, not f32"),
+    "format without kernels": ({"activation": "f32"}, r"layer 'fc': .* in u8 or u4 or u2 or u1, not f32"),
+    "unknown format": ({"activation": "u3"}, r"layer 'fc' \(layers\[2\].activation\): 'u3' is not one of .*'u2'"),
+    "kernel of others": ({"kernel": "bits"}, r"layer 'fc': apb:kept=0.02 runs on the kernel bytes, not 'bits'; leave"),
+    "kernel of some": (
+        {"activation": "u2", "kernel": "floats"},
+        r"layer 'fc': apb@u2:kept=0.02 runs on the kernel bits or lookup or bytes, not 'floats'",
+    ),
+    "unknown kernel": ({"kernel": "magic"}, r"layer 'fc' \(layers\[2\].kernel\): 'magic' is not one of \['floats',"),
     "duplicate": ({"name": "stem.conv"}, r"layer 'stem.conv' stands there twice \(again as layers\[2\]\)"),
     "misspelt key": (
         {"encodng": "int8"},
@@ -186,8 +232,8 @@ WRONG_FILES = {
     "another JSON": (b'{"version": 1}', "not a policy file"),
     "a list": (b"[]", "not a policy file"),
     "newer": (
-        b'{"format": "bitplan policy", "version": 2, "layers": []}',
-        "version 2.*up to version 1: install a newer",
+        b'{"format": "bitplan policy", "version": 3, "layers": []}',
+        "version 3.*up to version 2: install a newer",
     ),
     "version zero": (b'{"format": "bitplan policy", "version": 0, "layers": []}', "version is 0"),
     "version true": (b'{"format": "bitplan policy", "version": true, "layers": []}', "version is True"),
@@ -227,7 +273,7 @@ def test_missing_and_unknown_top_level_keys_are_named(tmp_path: Path) -> None:
 
 def test_an_old_version_is_upgraded_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = edited(tmp_path, lambda content: content.update(version=1))
-    seen = []
+    seen: list[int] = []
 
     def upgrade(content: dict[str, Any]) -> dict[str, Any]:
         seen.append(content["version"])
@@ -244,9 +290,9 @@ def test_every_older_version_has_an_upgrade() -> None:
     assert set(policy_file.UPGRADES) == set(range(1, policy_file.VERSION))
 
 
-def test_the_layout_of_version_1_does_not_drift(tmp_path: Path) -> None:
-    write_policy(tmp_path / "policy.json", sample())
-    assert (tmp_path / "policy.json").read_text() == GOLDEN.read_text()
+def test_the_layout_does_not_drift(tmp_path: Path) -> None:
+    write_policy(tmp_path / "policy.json", sample_2())
+    assert (tmp_path / "policy.json").read_text() == (GOLDEN / "policy-v2.json").read_text()
 
 
 def test_the_documents_examples_are_true(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def with_layer(index: int, **changes: object) -> Policy:
         (Policy(()), r"nothing about 3 of the network's 3"),
         (with_layer(2, variant=Variant("int9")), r"layer 'fc': unknown encoding 'int9'; did you mean"),
         (with_layer(2, variant=Variant("apb", "u8", (("kept", 0.7),))), r"layer 'fc': parameter kept"),
+        (with_layer(2, variant=Variant("int8", "f32")), r"layer 'fc': encoding int8 runs with activations in u8 or u4"),
+        (with_layer(2, kernel="lookup"), r"layer 'fc': int8 runs on the kernel bytes, not 'lookup'; leave the kernel"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused(policy: Policy, rule: str) -> None:
@@ -80,8 +82,20 @@ def test_a_policy_that_does_not_fit_is_refused(policy: Policy, rule: str) -> Non
 
 def test_an_encoding_that_does_not_support_the_layer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(BY_NAME["int4"]), "supports", lambda self, shape: shape.kernel != (1, 1))
-    with pytest.raises(UsageError, match=r"layer 'fc': int4 does not support its shape WeightShape\(out_channels=10"):
+    rule = r"layer 'fc' cannot be int4: its shape WeightShape\(out_channels=10.* cannot be stored as int4; choose"
+    with pytest.raises(UsageError, match=rule):
         validate_against(uniform(INT4), network())
+
+
+def test_below_8_bits_layers_without_groups_alone_can_read() -> None:
+    nodes = list(network().nodes)
+    nodes[2] = replace(nodes[2], op=Conv2d((3, 3), padding=(1, 1, 1, 1), groups=4))
+    grouped = Network(tuple(nodes), ("fc",))
+    validate_against(uniform(Variant("binary")), grouped)
+    policy = with_layer(1, variant=Variant("binary", "u2"), kernel="")
+    validate_against(policy, network())
+    with pytest.raises(UsageError, match=r"layer 'block.conv' cannot be binary@u2: it has 4 groups, .* choose u8"):
+        validate_against(policy, grouped)
 
 
 def test_a_variant_off_the_menu_is_refused() -> None:

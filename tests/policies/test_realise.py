@@ -10,7 +10,7 @@ import pytest
 
 from bitplan.encodings import default_menu
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import Range, derive_formats
+from bitplan.formats import Range, derive_formats, top_code
 from bitplan.network import RELU6, Conv2d, Input, Network, Node
 from bitplan.policies.realise import Subject, calibrate, correct, quantise, realise
 from bitplan.policies.realise.calibrate import Spread, best_range
@@ -39,36 +39,57 @@ class TestCalibrate:
         assert set(ranges) == {node.name for node in small.network}
 
     def test_operations_of_same_range_share_their_inputs(self, ranges):
-        assert ranges["slice"] is ranges["project"]
-        assert ranges["pool"] is ranges["project"]
+        assert ranges["slice"]["u8"] is ranges["project"]["u8"]
+        assert ranges["pool"]["u8"] is ranges["project"]["u8"]
 
     def test_the_input_covers_all_that_bytes_can_become(self, small, simulator, ranges):
         dark_images = small.images // 4  # a calibration set that does not use the whole scale
-        held = calibrate(simulator, dark_images)["x"]
-        assert held == ranges["x"]
+        held = calibrate(simulator, dark_images)["x"]["u8"]
+        assert held == ranges["x"]["u8"]
         ends = simulator.preprocess(np.stack([np.zeros((3, 12, 12)), np.full((3, 12, 12), 255)]).astype(np.uint8))
-        assert torch.abs(fake_quantise(ends, held) - ends).max() <= 0.51 * held.scale
+        assert torch.abs(fake_quantise(ends, held, "u8") - ends).max() <= 0.51 * held.scale
 
     def test_float_inputs_cover_what_occurs(self, small, simulator):
         dark = small.images.astype(np.float32) / 4
-        held = calibrate(simulator, dark)["x"]
+        held = calibrate(simulator, dark)["x"]["u8"]
         low = float(simulator.preprocess(dark).min())
         assert held.scale * (0 - held.zero_point) <= low * 0.99
 
     def test_values_that_are_never_negative_have_zero_point_zero(self, ranges):
-        assert ranges["stem"].zero_point == ranges["depthwise"].zero_point == ranges["mean"].zero_point == 0
-        assert 0 < ranges["project"].zero_point < 255
+        assert all(ranges[name]["u8"].zero_point == 0 for name in ("stem", "depthwise", "mean"))
+        assert 0 < ranges["project"]["u8"].zero_point < 255
 
     def test_clamped_values_do_not_reach_beyond_their_bound(self, ranges):
-        assert ranges["depthwise"].scale * 255 <= 6 * (1 + 1e-6)
+        assert ranges["depthwise"]["u8"].scale * 255 <= 6 * (1 + 1e-6)
 
     def test_batches_do_not_matter(self, small, simulator, ranges):
         for name, held in calibrate(simulator, small.images, batch=7).items():
-            assert held.zero_point == ranges[name].zero_point
-            assert held.scale == pytest.approx(ranges[name].scale, rel=1e-3)
+            assert held["u8"].zero_point == ranges[name]["u8"].zero_point
+            assert held["u8"].scale == pytest.approx(ranges[name]["u8"].scale, rel=1e-3)
 
-    @pytest.mark.parametrize("kind", ["normal", "relu", "outlier", "negative", "narrow"])
-    def test_the_range_is_about_the_best_for_the_squared_error(self, kind):
+    def test_only_the_formats_that_are_asked_for_are_calibrated(self, small, simulator, ranges):
+        assert {tuple(held) for held in ranges.values()} == {("u8",)}
+        low = calibrate(simulator, small.images, ("u8", "u1"), batch=16)
+        assert set(low) == set(ranges)
+        assert {tuple(held) for held in low.values()} == {("u8", "u1")}
+        assert all(low[name]["u8"] == ranges[name]["u8"] for name in ranges)
+        assert not any(calibrate(simulator, small.images, ()).values())
+
+    def test_below_8_bits_every_value_has_a_range_of_its_own(self, small, simulator):
+        low = calibrate(simulator, small.images, ("u4", "u1"))
+        values = simulator.values(small.images)
+        assert low["pool"]["u4"] != low["project"]["u4"]
+        for form in ("u4", "u1"):
+            for name in ("x", "stem", "project", "pool", "classifier"):
+                value, held = values[name], low[name][form]
+                error = float(((fake_quantise(value, held, form) - value) ** 2).mean())
+                for factor in (0.8, 1.25):
+                    other = replace(held, scale=held.scale * factor)
+                    assert error < float(((fake_quantise(value, other, form) - value) ** 2).mean())
+
+    @pytest.mark.parametrize("kind", ["normal", "relu", "outlier", "negative", "narrow", "two signs"])
+    @pytest.mark.parametrize("form", ["u8", "u4", "u2", "u1"])
+    def test_the_range_is_about_the_best_for_the_squared_error(self, kind, form):
         random = np.random.default_rng(1)
         x = random.normal(0.3, 1, 20_000)
         x = {
@@ -77,30 +98,37 @@ class TestCalibrate:
             "outlier": np.append(x, [60.0]),
             "negative": -np.abs(x),
             "narrow": 1e-6 * x,
+            "two signs": np.sign(x) * (1 + 0.1 * random.normal(size=20_000)),
         }[kind].astype(np.float32)
-        value = torch.from_numpy(x)
-        spread = Spread()
-        spread.extend(value, "x")
-        spread.fill(value)
+        value, top = torch.from_numpy(x), top_code(form)
+        spread = spread_of(value)
 
         def error(held: Range) -> float:
-            return float(((fake_quantise(value, held) - value) ** 2).mean())
+            return float(((fake_quantise(value, held, form) - value) ** 2).mean())
 
-        best = best_range(spread)
+        best = best_range(spread, form)
         low, high = min(x.min(), 0.0), max(x.max(), 0.0)
         others = []
         for low_share in np.linspace(0.2, 1, 9):
             for high_share in np.linspace(0.05, 1, 20):
-                scale = max((high * high_share - low * low_share) / 255, 1e-12)
-                others.append(error(Range(float(scale), int(np.clip(round(-low * low_share / scale), 0, 255)))))
+                scale = max((high * high_share - low * low_share) / top, 1e-12)
+                zero_points = [0, 0.5, 1] if form == "u1" else [int(np.clip(round(-low * low_share / scale), 0, top))]
+                others += [error(Range(float(scale), zero_point)) for zero_point in zero_points]
         assert error(best) <= 1.05 * min(others)
-        assert float(fake_quantise(torch.zeros(1), best)) == 0.0
+        if best.zero_point != 0.5:
+            assert float(fake_quantise(torch.zeros(1), best, form)) == 0.0
+
+    def test_one_bit_holds_signs_of_values_with_both_and_whether_others_are_large(self):
+        x = torch.from_numpy(np.random.default_rng(2).normal(size=20_000).astype(np.float32))
+        assert best_range(spread_of(x), "u1").zero_point == 0.5
+        assert best_range(spread_of(x), "u1").scale == pytest.approx(2 * float(x.abs().mean()), rel=0.02)
+        assert best_range(spread_of(x.relu()), "u1").zero_point == 0
+        assert best_range(spread_of(-x.relu()), "u1").zero_point == 1
+        mostly_positive = torch.cat([x.abs(), torch.full((5,), -0.01), torch.zeros(20_000)])
+        assert best_range(spread_of(mostly_positive), "u1").zero_point == 0
 
     def test_a_constant_zero_value_gets_some_range(self):
-        spread = Spread()
-        spread.extend(torch.zeros(4), "x")
-        spread.fill(torch.zeros(4))
-        assert best_range(spread).zero_point == 0
+        assert all(best_range(spread_of(torch.zeros(4)), form).zero_point == 0 for form in ("u8", "u4", "u2", "u1"))
 
     def test_values_that_are_not_finite_are_named(self, small):
         weights = {**small.weights, "project.bias": np.full(8, np.nan, np.float32)}
@@ -110,6 +138,13 @@ class TestCalibrate:
     def test_no_images_is_an_error(self, small, simulator):
         with pytest.raises(DataError, match="one image or more"):
             calibrate(simulator, small.images[:0])
+
+
+def spread_of(value):
+    spread = Spread()
+    spread.extend(value, "x")
+    spread.fill(value)
+    return spread
 
 
 def subject_of(small, simulator, ranges, name, variant):
@@ -214,6 +249,22 @@ class TestRealise:
         same = realise(small.network, small.weights, small.images[:16], variants, ranges=ranges)
         assert all(np.array_equal(some.layers[n].scale, same.layers[n].scale) for n in variants)
 
+    @pytest.mark.parametrize("variant", ["binary@u1", "ternary@u2", "int4@u4", "apb@u1:kept=0.04"])
+    def test_low_activations_are_calibrated_and_recovered(self, small, simulator, variant):
+        chosen = {name: Variant.parse(variant) for name in names(small.network)} | {"depthwise": INT8}
+        result = realise(small.network, small.weights, small.images, chosen)
+        form = chosen["join"].activation
+        assert all(set(held) == {"u8", form} for held in result.ranges.values())
+        full = simulator.values(small.images, keep=["classifier"])["classifier"]
+        ours = simulator.values(small.images, result.layers, result.ranges, ["classifier"])["classifier"]
+        np.testing.assert_allclose(ours.mean(0), full.mean(0), atol=3e-3 * float(full.abs().max()))
+        np.testing.assert_allclose(ours.std(0), full.std(0), rtol=5e-3)
+
+    def test_a_layer_with_groups_cannot_read_less_than_8_bits(self, small):
+        variants = dict.fromkeys(names(small.network), Variant("binary", "u2"))
+        with pytest.raises(UsageError, match=r"'depthwise' of shape .* cannot be binary@u2"):
+            realise(small.network, small.weights, small.images, variants)
+
     def test_progress_ends_complete(self, small):
         seen = []
         variants = dict.fromkeys(names(small.network), INT8)
@@ -237,7 +288,7 @@ class TestRealise:
 
     def test_a_missing_range_is_named(self, small, ranges):
         without = {name: held for name, held in ranges.items() if name != "depthwise"}
-        with pytest.raises(UsageError, match="'depthwise'"):
+        with pytest.raises(UsageError, match="'depthwise' is read as u8 but has no range"):
             variants = dict.fromkeys(names(small.network), INT8)
             realise(small.network, small.weights, small.images, variants, ranges=without)
 

@@ -66,8 +66,8 @@ def test_prediction_is_the_sum_of_the_medians_of_the_policys_steps() -> None:
 
 
 def test_a_step_that_was_not_measured_is_named_with_the_remedy() -> None:
-    key = StepKey("conv2d i3x4x4", "int3", "u8", 2, 1)
-    with pytest.raises(UsageError, match=r"int3 -> u8 \| threads 2, batch 1.*optimize profile"):
+    key = StepKey("conv2d i3x4x4", "int3", "bytes", "u8", 2, 1)
+    with pytest.raises(UsageError, match=r"int3 by bytes -> u8 \| threads 2, batch 1.*optimize profile"):
         profile().latency(key)
     assert profile().missing([key, *profile().entries]) == {key}
     with pytest.raises(UsageError, match="threads 4"):
@@ -77,7 +77,7 @@ def test_a_step_that_was_not_measured_is_named_with_the_remedy() -> None:
 def test_merging_scales_to_the_first_profiles_anchor_and_the_newer_entry_wins() -> None:
     old = profile()
     shared, *_ = old.entries
-    added = StepKey("another", "int8", "u8", 1, 1)
+    added = StepKey("another", "int8", "bytes", "u8", 1, 1)
     newer = DeviceProfile(
         replace(HERE, python="3.13.0"),
         ANCHOR.scaled(2),
@@ -145,7 +145,14 @@ def header(**changed: object) -> dict[str, object]:
 
 
 def rows(**changed: list[object]) -> pa.Table:
-    full = {"signature": ["s"], "variant": ["int8"], "output": ["u8"], "threads": [1], "batch": [1]}
+    full = {
+        "signature": ["s"],
+        "variant": ["int8"],
+        "kernel": ["bytes"],
+        "output": ["u8"],
+        "threads": [1],
+        "batch": [1],
+    }
     return pa.table(full | {"median": [1.0], "low": [1.0], "high": [1.0], "samples": [5]} | changed, schema=SCHEMA)
 
 
@@ -153,29 +160,30 @@ def rows(**changed: list[object]) -> pa.Table:
     "table, head, form, version, reason",
     [
         (rows(), header(), "loss profile", 1, "is a 'loss profile'"),
-        (rows(), header(), "device profile", 2, "has version 2"),
-        (rows().drop_columns(["low"]), header(), "device profile", 1, "has columns"),
-        (rows(median=[float("nan")]), header(), "device profile", 1, "impossible entry"),
-        (rows(median=[-1.0]), header(), "device profile", 1, "impossible entry"),
-        (rows(high=[0.5]), header(), "device profile", 1, "impossible entry"),
-        (rows(samples=[0]), header(), "device profile", 1, "impossible entry"),
-        (rows(signature=[""]), header(), "device profile", 1, "impossible entry .*needs a signature"),
-        (rows(variant=[""]), header(), "device profile", 1, "impossible entry .*and a variant"),
-        (rows(output=["i8"]), header(), "device profile", 1, "impossible entry .*writes f32 or u8, not 'i8'"),
-        (rows(threads=[0]), header(), "device profile", 1, "impossible entry .*at least one thread"),
-        (rows(batch=[-1]), header(), "device profile", 1, "impossible entry .*one image"),
-        (pa.concat_tables([rows(), rows(median=[2.0], high=[2.0])]), header(), "device profile", 1, "there twice"),
-        (rows(), header(anchor={"median": 0, "low": 0, "high": 0, "samples": 1}), "device profile", 1, "takes no time"),
-        (rows(), header(anchor={"median": 1}), "device profile", 1, "impossible entry"),
-        (rows(), header(fingerprint={"cpu": "x"}), "device profile", 1, "impossible entry"),
-        (rows(), header(fingerprint=HERE.to_json() | {"cores": "two"}), "device profile", 1, "impossible entry"),
+        (rows(), header(), "device profile", 1, "has version 1; this bitplan reads version 2"),
+        (rows().drop_columns(["low"]), header(), "device profile", 2, "has columns"),
+        (rows(median=[float("nan")]), header(), "device profile", 2, "impossible entry"),
+        (rows(median=[-1.0]), header(), "device profile", 2, "impossible entry"),
+        (rows(high=[0.5]), header(), "device profile", 2, "impossible entry"),
+        (rows(samples=[0]), header(), "device profile", 2, "impossible entry"),
+        (rows(signature=[""]), header(), "device profile", 2, "impossible entry .*needs a signature"),
+        (rows(variant=[""]), header(), "device profile", 2, "impossible entry .*and a variant"),
+        (rows(output=["i8"]), header(), "device profile", 2, "impossible entry .*writes formats .* not 'i8'"),
+        (rows(kernel=["magic"]), header(), "device profile", 2, "impossible entry .*not 'magic'"),
+        (rows(threads=[0]), header(), "device profile", 2, "impossible entry .*at least one thread"),
+        (rows(batch=[-1]), header(), "device profile", 2, "impossible entry .*one image"),
+        (pa.concat_tables([rows(), rows(median=[2.0], high=[2.0])]), header(), "device profile", 2, "there twice"),
+        (rows(), header(anchor={"median": 0, "low": 0, "high": 0, "samples": 1}), "device profile", 2, "takes no time"),
+        (rows(), header(anchor={"median": 1}), "device profile", 2, "impossible entry"),
+        (rows(), header(fingerprint={"cpu": "x"}), "device profile", 2, "impossible entry"),
+        (rows(), header(fingerprint=HERE.to_json() | {"cores": "two"}), "device profile", 2, "impossible entry"),
     ],
 )
 def test_a_well_formed_file_with_impossible_content_is_refused(
     table: pa.Table, head: dict[str, object], form: str, version: int, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "device.arrow"
-    write_table(path, rows(), header(), "device profile", 1)
+    write_table(path, rows(), header(), "device profile", 2)
     assert len(DeviceProfile.load(path).entries) == 1
     write_table(path, table, head, form, version)
     with pytest.raises(FileFormatError, match=f"{reason}.*optimize profile"):

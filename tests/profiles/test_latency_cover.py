@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pytest
 
+from bitplan.compute import supports_format
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.kernels.artifact import artifact_bytes
-from bitplan.network import Add, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, ScaleShift
-from bitplan.profiles.cover import covering_policies
+from bitplan.network import Add, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, ScaleShift, WeightShape
+from bitplan.profiles.cover import Cover, covering_policies
 from bitplan.profiles.stand_in import stand_in_artifact, stand_in_input, stand_in_layer, stand_in_ranges
-from bitplan.profiles.steps import all_keys, policy_steps
+from bitplan.profiles.steps import StepKey, all_keys, policy_steps
 from bitplan.variant import F32, Variant
 
 
@@ -38,16 +40,37 @@ def network(blocks: int = 3) -> Network:
     return Network(tuple(nodes), ("head",))
 
 
+def low_menu(shape: WeightShape) -> tuple[Variant, ...]:
+    """Activations of several widths, where the layer can read them."""
+    offered = map(Variant.parse, ("int8", "float32", "binary@u2", "ternary@u1"))
+    return tuple(variant for variant in offered if supports_format(shape, variant.activation))
+
+
+def covered_by(net: Network, policies: Sequence[Cover]) -> set[StepKey]:
+    return {key for p in policies for key in policy_steps(net, p.variants, kernels=p.kernels).values()}
+
+
 def test_the_policies_cover_every_key_of_the_menu() -> None:
     net, variants = network(), default_menu()
     menu = {layer.name: variants for layer in net.layers}
     wanted = all_keys(net, menu)
     policies = covering_policies(net, menu, wanted)
-    covered = {key for policy in policies for key in policy_steps(net, policy).values()}
-    assert covered == wanted
-    assert all(set(policy) == set(menu) for policy in policies)
-    assert policies[: len(variants)] == [dict.fromkeys(menu, variant) for variant in variants]
+    assert covered_by(net, policies) == wanted
+    assert all(set(policy.variants) == set(menu) for policy in policies)
+    assert [policy.variants for policy in policies[: len(variants)]] == [dict.fromkeys(menu, v) for v in variants]
     assert len(policies) <= 4 * len(variants)  # few: one policy per key would be hundreds
+
+
+def test_every_kernel_is_covered_under_every_set_of_formats() -> None:
+    net = network()
+    menu = {layer.name: low_menu(net.weight_shape(layer)) for layer in net.layers}
+    wanted = all_keys(net, menu)
+    assert {key.kernel for key in wanted if key.variant == "binary@u2"} == {"bits", "lookup", "bytes"}
+    assert {key.output for key in wanted} >= {"u8", "u2", "u1", "f32+u2", "u8+u1", "u8+u2"}
+    policies = covering_policies(net, menu, wanted)
+    assert covered_by(net, policies) == wanted
+    alone = sum(key.signature == net.signature(net.by_name["stem"]) for key in wanted)
+    assert len(policies) <= 1.25 * alone  # the stem's steps are executed one in each policy
 
 
 def test_only_what_is_wanted_is_covered() -> None:
@@ -56,7 +79,7 @@ def test_only_what_is_wanted_is_covered() -> None:
     wanted = {key for key in all_keys(net, menu) if key.variant == "ternary" and key.output == F32}
     policies = covering_policies(net, menu, wanted)
     assert 1 <= len(policies) <= 3
-    assert wanted <= {key for policy in policies for key in policy_steps(net, policy).values()}
+    assert wanted <= covered_by(net, policies)
     assert covering_policies(net, menu, []) == []
 
 
@@ -64,10 +87,10 @@ def test_menus_that_differ_by_layer_are_respected() -> None:
     net = network()
     menu = {layer.name: (Variant("int8"),) if "a" in layer.name else default_menu() for layer in net.layers}
     policies = covering_policies(net, menu, all_keys(net, menu))
-    assert all(policy[name] in menu[name] for policy, name in product(policies, menu))
+    assert all(policy.variants[name] in menu[name] for policy, name in product(policies, menu))
 
 
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
+@pytest.mark.parametrize("variant", (*default_menu(), Variant.parse("apb@u1:kept=0.02")), ids=str)
 def test_stand_in_layers_pack_like_real_ones(variant: Variant) -> None:
     net = network()
     for node in net.layers:
@@ -95,7 +118,7 @@ def test_a_stand_in_artifact_has_the_size_of_a_real_one() -> None:
 def test_ranges_differ_except_where_an_operation_keeps_that_of_its_input() -> None:
     net = network()
     ranges = stand_in_ranges(net)
-    assert ranges["pool"] == ranges["norm"]
+    assert ranges["pool"]["u8"] == ranges["norm"]["u8"]
     assert ranges["sum0"] != ranges["b0"] != ranges["stem"]
 
 

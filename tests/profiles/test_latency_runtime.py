@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bitplan.compute import kernels_for
 from bitplan.encodings import default_menu
 from bitplan.errors import BitplanError
+from bitplan.kernels import Runtime
 from bitplan.network import RELU, Add, Concat, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, Softmax
 from bitplan.profiles.anchor import anchor_artifact, anchor_network
 from bitplan.profiles.executor import load_runtime
@@ -21,7 +23,8 @@ from bitplan.variant import FLOAT32, Variant
 
 pytest.importorskip("bitplan.kernels._runtime", reason="the runtime is not built")
 
-INT8, APB = Variant("int8"), Variant.parse("apb:kept=0.02")
+
+INT8, APB, LOW, LOWEST = map(Variant.parse, ("int8", "apb:kept=0.02", "binary@u2", "ternary@u1"))
 
 
 def network() -> Network:
@@ -45,11 +48,14 @@ def network() -> Network:
 
 def test_the_runtime_runs_exactly_the_steps_that_keys_are_made_for() -> None:
     rng = np.random.default_rng(0)
-    menu, inputs = default_menu(), stand_in_input(network())
-    for _ in range(10):
+    menu, inputs = (*default_menu(), LOW, LOWEST), stand_in_input(network())
+    for _ in range(20):
         policy = {layer.name: menu[rng.integers(len(menu))] for layer in network().layers}
-        executor = load_runtime(stand_in_artifact(network(), policy), 1)
-        assert list(executor.steps) == list(policy_steps(network(), policy))
+        kernels = {name: str(rng.choice(kernels_for(variant))) for name, variant in policy.items()}
+        executor = Runtime.from_bytes(stand_in_artifact(network(), policy, kernels=kernels))
+        steps = policy_steps(network(), policy, kernels=kernels)
+        assert list(executor.steps) == list(steps)
+        assert executor.step_kernels == [key.kernel for key in steps.values()]
         times = executor.time_steps(inputs, 3)
         assert times.shape == (3, len(executor.steps))
         assert np.all(times >= 0)
@@ -58,11 +64,14 @@ def test_the_runtime_runs_exactly_the_steps_that_keys_are_made_for() -> None:
 def test_predictions_rest_on_real_time() -> None:
     """Loosely, as tests must not depend on a quiet machine; benchmarks/latency_prediction.py is the strict comparison."""
     menu = {layer.name: (INT8, APB, FLOAT32) for layer in network().layers}
+    menu["c"] = (INT8, LOW)
     profile = measure(network(), menu, rounds=5)
     assert profile.entries.keys() == all_keys(network(), menu)
     profile.require_this_machine()
-    policy = dict.fromkeys(menu, APB)
-    measured = measure_policy(stand_in_artifact(network(), policy, seed=1), stand_in_input(network()))
+    policy = {**dict.fromkeys(menu, APB), "c": LOW}
+    kernels = profile.fastest_kernels(network(), policy)
+    assert set(kernels.values()) <= {"bytes", "bits", "lookup"}
+    measured = measure_policy(stand_in_artifact(network(), policy, seed=1, kernels=kernels), stand_in_input(network()))
     assert measured.latency.samples >= 200
     assert measured.latency.low <= measured.latency.median <= measured.latency.high
     predicted = profile.predict(network(), policy) * profile.drift(measured.anchor)

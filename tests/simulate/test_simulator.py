@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from bitplan.encodings import ENCODINGS, encoding_of
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import Range
+from bitplan.formats import Range, top_code
 from bitplan.network import (
     RELU,
     Activate,
@@ -28,7 +28,7 @@ from bitplan.network import (
     ScaleShift,
 )
 from bitplan.simulate import Simulator, fake_quantise
-from bitplan.variant import Variant
+from bitplan.variant import U1, U2, U4, U8, Variant
 
 RNG = np.random.default_rng(0)
 NETWORK = Network(
@@ -65,7 +65,7 @@ WEIGHTS = {
     "norm.shift": np.array([0, 1, -1, 2], np.float32),
 }
 RAW = RNG.integers(0, 256, (6, 3, 8, 8)).astype(np.uint8)
-RANGES = {
+BYTES = {
     "x": Range(0.02, 128),
     "stem": Range(0.06, 0),
     "depthwise": Range(0.2, 120),
@@ -74,6 +74,16 @@ RANGES = {
     "norm": Range(0.4, 100),
     "mean": Range(0.1, 90),
 }
+RANGES = {
+    name: {
+        U8: held,
+        U4: Range(17 * held.scale, held.zero_point // 17),
+        U2: Range(85 * held.scale, held.zero_point // 85),
+        U1: Range(85 * held.scale, 0.5 if held.zero_point else 0),
+    }
+    for name, held in BYTES.items()
+}
+RANGES["pool"] = {U4: Range(0.9, 0), U2: Range(1.5, 0), U1: Range(4.0, 0)}  # in u8 it has that of the stem
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +131,8 @@ def tensor(name):
 def by_hand(values, weights, quantised=frozenset()):
     """Each node's value from the values of its inputs, written down without the library; `quantised` names the values
     that are seen in 8 bits. One node at a time, since a rounding may fall either way at the last bit before it."""
-    ranges = {**RANGES, "pool": RANGES["stem"]}
-    seen = {n: fake_quantise(v, ranges[n]) if n in quantised else v for n, v in values.items()}
+    ranges = {**BYTES, "pool": BYTES["stem"]}
+    seen = {n: fake_quantise(v, ranges[n], U8) if n in quantised else v for n, v in values.items()}
     array = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
     return {
         "stem": F.relu(F.conv2d(seen["x"], array["stem.weight"], array["stem.bias"], padding=1)),
@@ -178,7 +188,7 @@ def test_values_are_what_nodes_make_before_quantisation(simulator):
     for node in NETWORK:
         assert found[node.name].shape == (6, *node.shape)
         assert found[node.name].dtype == torch.float32
-    off_grid = found["stem"] / RANGES["stem"].scale
+    off_grid = found["stem"] / BYTES["stem"].scale
     assert not torch.allclose(off_grid, off_grid.round(), atol=1e-3)
 
 
@@ -189,7 +199,7 @@ def test_keep_selects_values_in_the_order_asked_for(simulator):
     assert all(torch.equal(found[name], everything[name]) for name in found)
 
 
-@pytest.mark.parametrize("variant", [str(encoding.variants[0]) for encoding in ENCODINGS])
+@pytest.mark.parametrize("variant", [str(e.variants[0]) for e in ENCODINGS] + ["int4@u4", "ternary@u2", "binary@u1"])
 @pytest.mark.parametrize("start", range(len(NETWORK.nodes) + 1))
 def test_resuming_anywhere_gives_the_same_outputs(simulator, variant, start):
     layers = encoded(variant)
@@ -227,19 +237,65 @@ def test_one_node_with_and_without_its_residual(simulator):
     alone = simulator.node(node, [values["depthwise"]])
     expected = F.relu(F.conv2d(values["depthwise"], tensor("residual.weight"), tensor("residual.bias")))
     torch.testing.assert_close(alone, expected)
-    layer = encoded("ternary")["residual"]
-    found = simulator.node(node, [values["depthwise"]], layer)
-    expected = F.relu(
-        F.conv2d(values["depthwise"], torch.from_numpy(layer.weight), torch.from_numpy(np.asarray(layer.bias)))
+    layer, held = encoded("ternary")["residual"], BYTES["depthwise"]
+    read = fake_quantise(values["depthwise"], held, U8)
+    found = simulator.node(node, [read], layer, held)
+    expected = F.relu(F.conv2d(read, torch.from_numpy(layer.weight), torch.from_numpy(np.asarray(layer.bias))))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UsageError, match="'residual' as ternary reads codes; give the range of its input"):
+        simulator.node(node, [read], layer)
+
+
+@pytest.mark.parametrize("variant", ["int8", "int8@u4", "ternary@u2", "binary@u1", "apb:kept=0.1", "apb@u1:kept=0.1"])
+@pytest.mark.parametrize("zero_point", ["bottom", "middle", "half"])
+def test_a_layer_on_codes_is_the_integer_formula(variant, zero_point):
+    """activation(m c + b + residual): c in integers over all codes, padding among them; m and b rounded to float32."""
+    chosen = Variant.parse(variant)
+    form, top = chosen.activation, top_code(chosen.activation)
+    zero = {"bottom": 0, "middle": (top + 1) // 2, "half": 0.5 if form == U1 else top}[zero_point]
+    op = Conv2d((3, 3), (2, 1), (1, 2, 0, 1), activation=RELU)
+    network = Network(
+        (Node("x", Input(), (), (5, 7, 6)), Node("y", op, ("x",), (4, 4, 5)), Node("z", op, ("x", "y"), (4, 4, 5))),
+        ("y",),
     )
-    torch.testing.assert_close(found, expected)
+    weight, bias = RNG.normal(size=(4, 5, 3, 3)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
+    layer = encoding_of(chosen).quantise(weight, bias, chosen)
+    held = Range(0.3, zero)
+    codes = RNG.integers(0, top + 1, (3, 5, 7, 6))
+    x = torch.from_numpy((np.float32(0.3) * (codes - np.float32(zero))).astype(np.float32))
+    residual = torch.from_numpy(RNG.normal(size=(3, 4, 4, 5)).astype(np.float32))
+    weights = {**dict.fromkeys(("y.weight", "z.weight"), weight), **dict.fromkeys(("y.bias", "z.bias"), bias)}
+    found = Simulator(network, weights).node(network.by_name["z"], [x, residual], layer, held)
+    padded = np.pad(codes, ((0, 0), (0, 0), (1, 2), (0, 1)), constant_values=int(zero))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::1]
+    sums = np.einsum("ncyxij,ocij->noyx", windows, layer.levels.astype(np.int64))
+    multiplier = layer.scale * np.float32(0.3)
+    total = layer.levels.reshape(4, -1).sum(1, dtype=np.float64)
+    shift = (layer.bias.astype(np.float64) - zero * total * multiplier.astype(np.float64)).astype(np.float32)
+    expected = sums.astype(np.float32) * multiplier[:, None, None] + shift[:, None, None] + residual.numpy()
+    np.testing.assert_array_equal(found.numpy(), np.maximum(expected, 0))
+
+
+def test_each_reader_sees_a_value_in_its_own_format(simulator):
+    """The stem's value is read in u2 through the pool by `depthwise`, and in u8 as the residual of `residual`."""
+    layers = {**encoded("ternary@u2", ["depthwise"]), **encoded("binary@u1", ["residual"]), **encoded("int8", ["fc"])}
+    found = simulator.values(RAW, layers, RANGES)
+    assert torch.equal(found["stem"], simulator.values(RAW)["stem"])
+    pool, node = found["pool"], NETWORK.by_name
+    own = RANGES["pool"][U2]
+    expected = simulator.node(node["depthwise"], [fake_quantise(pool, own, U2)], layers["depthwise"], own)
+    assert torch.equal(found["depthwise"], expected)
+    held = RANGES["depthwise"][U1]
+    inputs = [fake_quantise(found["depthwise"], held, U1), fake_quantise(pool, BYTES["stem"], U8)]
+    assert torch.equal(found["residual"], simulator.node(node["residual"], inputs, layers["residual"], held))
 
 
 def test_moved_codes_keep_the_range_of_where_they_come_from(simulator):
     """A pool that reads u8 has no range of its own, whatever is written down for it."""
     layers = encoded()
     expected = simulator.outputs(RAW, layers, RANGES)["fc"]
-    assert torch.equal(simulator.outputs(RAW, layers, {**RANGES, "pool": Range(7.0, 3)})["fc"], expected)
+    other = {**RANGES, "pool": {U8: Range(7.0, 3)}}
+    assert torch.equal(simulator.outputs(RAW, layers, other)["fc"], expected)
 
 
 def test_a_pool_that_reads_floats_may_have_a_range_of_its_own():
@@ -255,8 +311,8 @@ def test_a_pool_that_reads_floats_may_have_a_range_of_its_own():
     variant = Variant("int8")
     layers = {"conv": encoding_of(variant).quantise(weights["conv.weight"], weights["conv.bias"], variant)}
     x = torch.rand(2, 2, 4, 4)
-    own = Simulator(network, weights).outputs(x, layers, {"x": Range(0.01, 0), "pool": Range(0.1, 0)})
-    borrowed = Simulator(network, weights).outputs(x, layers, {"x": Range(0.1, 0)})
+    own = Simulator(network, weights).outputs(x, layers, {"x": {U8: Range(0.01, 0)}, "pool": {U8: Range(0.1, 0)}})
+    borrowed = Simulator(network, weights).outputs(x, layers, {"x": {U8: Range(0.1, 0)}})
     assert torch.equal(own["conv"], borrowed["conv"])
     assert torch.equal(own["pool"], F.max_pool2d(x, 2))
 
@@ -287,7 +343,12 @@ def test_read_only_weights_are_fine():
 
 
 ERRORS = {
-    "range": (lambda s: s.outputs(RAW, encoded(names=["residual"]), {}), UsageError, "'depthwise' is read in 8 bits"),
+    "range": (lambda s: s.outputs(RAW, encoded(names=["residual"]), {}), UsageError, "'depthwise' is read as u8 but"),
+    "format": (
+        lambda s: s.outputs(RAW, encoded("binary@u2", ["residual"]), {"depthwise": {U8: BYTES["depthwise"]}}),
+        UsageError,
+        "'depthwise' is read as u2 but has no range for that; calibrate it",
+    ),
     "layer": (lambda s: s.outputs(RAW, {"stam": encoded()["stem"]}, RANGES), UsageError, "no node 'stam'"),
     "keep": (lambda s: s.values(RAW, keep=["stam"]), UsageError, "no node 'stam'"),
     "shape": (

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "../levels.h"
 
@@ -14,17 +15,29 @@ namespace {
 #include "products.inc"
 #include "../generic/lanes.inc"
 #include "../generic/gemm.inc"
+#include "conv_bytes.inc"
+#include "../generic/gemm_bytes.inc"
 #include "../generic/codes.inc"
 #include "decode.inc"
 #include "../generic/decode.inc"
 #include "../generic/activation.inc"
+#include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
 #include "../generic/depthwise_by_channel.inc"
 #include "depthwise.inc"
 #include "../generic/depthwise.inc"
-#include "../x86/transpose_bytes.inc"
-#include "../generic/sparse.inc"
+#include "../generic/gemv.inc"
+#include "gemv.inc"
+#include "../generic/gemv_fused.inc"
+#include "../generic/run_words.inc"
+#include "bits.inc"
+#include "../generic/kept_lanes.inc"
+#include "../generic/kept.inc"
+#include "../generic/lookup_tiles.inc"
+#include "lookup.inc"
+#include "word_codes.inc"
+#include "../generic/planes.inc"
 #include "../generic/table.inc"
 // clang-format on
 }  // namespace

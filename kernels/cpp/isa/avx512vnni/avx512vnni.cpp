@@ -1,4 +1,4 @@
-// AVX-512 F, BW, VL, DQ, VNNI and VBMI.
+// AVX-512 F, BW, VL, DQ, VNNI, VBMI and VPOPCNTDQ, GFNI.
 
 // GCC 12 takes the deliberately undefined operands inside its own header for mistakes.
 #pragma GCC diagnostic push
@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "../levels.h"
 
@@ -22,16 +23,28 @@ namespace {
 #include "products.inc"
 #include "../generic/lanes.inc"
 #include "../generic/gemm.inc"
+#include "../generic/conv_bytes.inc"
+#include "../generic/gemm_bytes.inc"
 #include "../generic/codes.inc"
 #include "decode.inc"
 #include "../generic/decode.inc"
 #include "../generic/activation.inc"
+#include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
 #include "depthwise.inc"
 #include "../generic/depthwise.inc"
-#include "../x86/transpose_bytes.inc"
-#include "../generic/sparse.inc"
+#include "../generic/gemv.inc"
+#include "gemv.inc"
+#include "../generic/gemv_fused.inc"
+#include "../generic/run_words.inc"
+#include "bits.inc"
+#include "kept_lanes.inc"
+#include "../generic/kept.inc"
+#include "../generic/lookup_tiles.inc"
+#include "lookup.inc"
+#include "word_codes.inc"
+#include "../generic/planes.inc"
 #include "../generic/table.inc"
 // clang-format on
 }  // namespace

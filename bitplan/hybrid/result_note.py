@@ -1,0 +1,31 @@
+"""The line that tells how to load a result."""
+
+from __future__ import annotations
+
+from bitplan.config import Config
+
+
+def result_note(config: Config) -> str:
+    """LOAD.md of a result folder."""
+    module, _, function = (config.model or "").partition(":")
+    if config.model is None:
+        built = "from bitplan.example import example_module as build"
+    elif module == "torchvision":
+        built = f"from torchvision.models import {function} as build"
+    else:
+        built = f"from {module} import {function} as build"
+    return f"""# Layers of a network, made by `optimize --hybrid`
+
+`network.bitplan` holds the layers that `policy.json` decided on; the rest of the network stays in torch. The module
+takes the same (preprocessed) images and returns what it did:
+
+```python
+{built}
+from bitplan.kernels.torch_modules import replace_layers
+
+module = replace_layers(build(), "network.bitplan", threads={config.threads})
+```
+
+Where `build` returns (module, info), take the module; load its trained weights first where they lie in a file of their
+own.
+"""

@@ -1,0 +1,97 @@
+#include "kept.h"
+
+#include <algorithm>
+
+#include "codec.h"
+#include "error.h"
+
+namespace bitplan {
+namespace {
+
+constexpr int kMaxLevel = 63;
+
+// Positions in the stream of the kept weights, ascending.
+std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_t n) {
+  std::vector<std::uint64_t> positions;
+  if (k == 0) return positions;
+  const std::size_t shift = elias_fano_shift(k, n), low_bytes = (k * shift + 7) / 8;
+  const Bytes high = data.subspan(low_bytes);
+  positions.reserve(k);
+  std::size_t low_bit = 0;
+  for (std::size_t bit = 0; bit < 8 * high.size(); ++bit) {
+    if (!(high[bit / 8] >> (bit % 8) & 1)) continue;
+    const std::size_t i = positions.size();
+    if (i == k) throw FormatError(text("the positions of kept weights hold more than the ", k, " announced"));
+    std::uint64_t low = 0;
+    for (std::size_t j = 0; j < shift; ++j, ++low_bit)
+      low |= std::uint64_t(data[low_bit / 8] >> (low_bit % 8) & 1) << j;
+    const std::uint64_t position = (std::uint64_t(bit - i) << shift) + low;
+    if (position >= n || (i > 0 && position <= positions.back()))
+      throw FormatError("the positions of kept weights are not ascending or leave the layer");
+    positions.push_back(position);
+  }
+  if (positions.size() != k)
+    throw FormatError(
+        text("the positions of kept weights hold ", positions.size(), " entries; ", k, " were announced"));
+  return positions;
+}
+
+}  // namespace
+
+Position position_of(const LayerShape& shape, std::size_t index) {
+  if (shape.depthwise()) return {index % shape.out, index / shape.out};
+  const std::size_t k = shape.reduction(), outputs = shape.group_outputs(), whole = k / kStep * kStep;
+  const std::size_t group = index / (outputs * k), in_group = index % (outputs * k);
+  const std::size_t block = in_group / (kBlock * k), in_block = in_group % (kBlock * k);
+  const std::size_t width = std::min(kBlock, outputs - block * kBlock), first = group * outputs + block * kBlock;
+  if (in_block < width * whole) {
+    const std::size_t in_step = in_block % (width * kStep);
+    return {first + in_step / kStep, in_block / (width * kStep) * kStep + in_step % kStep};
+  }
+  const std::size_t rest = in_block - width * whole;
+  return {first + rest / (k - whole), whole + rest % (k - whole)};
+}
+
+StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n) {
+  StoredKept stored;
+  stored.unit = data[0];
+  if (stored.unit < 1 || stored.unit > kMaxLevel)
+    throw FormatError(text("the unit of its levels is ", stored.unit, "; expected 1 to ", kMaxLevel));
+  const Bytes levels = data.subspan(1, kept);
+  const std::vector<std::uint64_t> positions =
+      read_elias_fano(data.subspan(1 + kept, elias_fano_bytes(kept, n)), kept, n);
+  for (std::size_t i = 0; i < kept; ++i) {
+    const auto level = std::int8_t(levels[i]);
+    if (level < -kMaxLevel || level > kMaxLevel)
+      throw FormatError(
+          text("the level of a kept weight is ", int(level), "; expected -", kMaxLevel, " to ", kMaxLevel));
+    stored.weights.push_back({positions[i], level});
+  }
+  return stored;
+}
+
+void KeptLevels::scatter(std::size_t number, std::size_t from, std::size_t size, std::int8_t* part) const {
+  const auto begin = place.begin() + start[number], end = place.begin() + start[number + 1];
+  for (auto at = std::lower_bound(begin, end, from); at != end && *at < from + size; ++at)
+    part[*at - from] = level[std::size_t(at - place.begin())];
+}
+
+KeptLevels by_panel(const LayerShape& shape, const std::vector<KeptWeight>& kept) {
+  constexpr std::size_t kChannels = kBlock * kMaxBlocks;
+  const std::size_t outputs = shape.group_outputs(), panels = (outputs + kChannels - 1) / kChannels;
+  const std::size_t k_steps = (shape.reduction() + kStep - 1) / kStep;
+  KeptLevels lists;
+  lists.start.assign(shape.groups * panels + 1, 0);
+  for (const KeptWeight& weight : kept) {  // the stream's order is that of groups, panels and places
+    const auto [channel, k] = position_of(shape, weight.index);
+    const std::size_t in_group = channel % outputs, in_panel = in_group % kChannels;
+    ++lists.start[channel / outputs * panels + in_group / kChannels + 1];
+    const std::size_t step = in_panel / kBlock * k_steps + k / kStep;
+    lists.place.push_back(std::uint32_t((step * kBlock + in_panel % kBlock) * kStep + k % kStep));
+    lists.level.push_back(weight.level);
+  }
+  for (std::size_t i = 0; i + 1 < lists.start.size(); ++i) lists.start[i + 1] += lists.start[i];
+  return lists;
+}
+
+}  // namespace bitplan
