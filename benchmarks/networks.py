@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bitplan.capture import capture
 from bitplan.encodings import EncodedLayer
 from bitplan.example import PREPROCESSING, example_data, example_module
-from bitplan.formats import Range
+from bitplan.formats import Ranges
 from bitplan.network import Network, Preprocessing
 from bitplan.simulate import Simulator
 
@@ -134,7 +134,7 @@ def simulated(
     images: NDArray[np.uint8],
     batch: int,
     layers: Mapping[str, EncodedLayer] | None = None,
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Ranges | None = None,
 ) -> NDArray[np.float32]:
     """The first output for all images, in torch; float32 without `layers`."""
     first = simulator.network.outputs[0]

@@ -15,12 +15,13 @@ from networks import Case, cases
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.formats import Range
 from bitplan.kernels.artifact import artifact_bytes, write_artifact
+from bitplan.variant import U8
 
 
 def check(case: Case, policies: int) -> None:
     rng = np.random.default_rng(0)
     menu = default_menu()
-    ranges = {node.name: Range(0.05, 128) for node in case.network}
+    ranges = {node.name: {U8: Range(0.05, 128)} for node in case.network}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(policies):
             layers = {}
