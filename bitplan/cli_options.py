@@ -37,7 +37,7 @@ OPTIONS: dict[str, Any] = {
     "memory": _option(str, TARGETS, "Packed weights and activations in memory."),
     "max_loss": _option(float, TARGETS, "Predicted loss increase."),
     "max_drop": _option(str, TARGETS, "Top-1 points lost on the test images, such as 1%."),
-    "full_precision_weights": _option(str, TARGETS, "Weights kept at 16 or 32 bits: 2% or 5000."),
+    "full_precision_weights": _option(str, TARGETS, "Weights kept out of binary codes or in float32: 2% or 5000."),
     "objective": _option(str, TARGETS, "What is minimised: loss, bytes, latency or memory."),
     "metric": _option(str, CHOICES, "pkg.mod:function(outputs, labels) in place of top-1."),
     "loss_metric": _option(str, CHOICES, "What the loss profile measures: kl, task, squared_error."),

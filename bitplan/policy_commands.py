@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitplan.config import load_config, merge
+from bitplan.errors import FileFormatError, UsageError
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy, validate_against
 from bitplan.progress import Reporter
@@ -20,13 +21,26 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
     configuration, artifact = path.parent / CONFIG, path.parent / ARTIFACT
     if not configuration.exists():
         return None
+    config = merge({}, load_config(configuration))
+    if config.hybrid:
+        raise UsageError(
+            f"{path} decides on layers inside a torch module; load it as LOAD.md beside it says, or carry an edited one "
+            f"out with: optimize realise {path} --config {configuration}"
+        )
     policy = read_policy(path)
-    if artifact.exists() and Runtime.load(artifact).policy_hash == policy_hash(policy):
+    if artifact.exists() and _carries_out(artifact, policy_hash(policy)):
         return artifact.read_bytes()
     from bitplan.measured import pack
     from bitplan.trained import load_trained
 
     reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
-    config = merge({}, load_config(configuration))
     trained = load_trained(config, reporter)
     return pack(trained, validate_against(policy, trained.network), config, reporter)
+
+
+def _carries_out(artifact: Path, policy: bytes) -> bool:
+    """Whether an artifact carries out the policy of this hash; one that cannot be read (of an older version) does not."""
+    try:
+        return Runtime.load(artifact).policy_hash == policy
+    except FileFormatError:
+        return False

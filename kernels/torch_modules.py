@@ -23,6 +23,7 @@ from bitplan.formats import Range
 from bitplan.kernels.artifact import layer_kernel, pack_artifact
 from bitplan.kernels.layer_set import LayerSet
 from bitplan.network import Network, Node, Padding, Shape
+from bitplan.policies.variants import check_variant
 from bitplan.suggest import suggestion
 from bitplan.variant import F32, Variant
 
@@ -62,8 +63,7 @@ class DropIn(nn.Module):
         `input_range` is how its input is held in the variant's activation format (float32 needs none); `input_shape`
         (C, H, W), (features,) or (rows, features) is what it is prepared for first.
         Raises UsageError where the module, the variant, the range or the shape do not go together."""
-        if isinstance(variant, str):
-            variant = _parsed(variant)
+        variant = check_variant(_parsed(variant) if isinstance(variant, str) else variant)
         network = layer_network("layer", module, tuple(input_shape))
         node = network.layers[0]
         if not isinstance(node.op, cls.kind):
@@ -74,6 +74,9 @@ class DropIn(nn.Module):
         if not encoding_of(variant).supports(shape):
             raise UsageError(f"a layer of shape {shape} cannot be {variant}; choose another variant")
         weights = float_weights("layer", module)
+        for name, values in weights.items():
+            if not np.isfinite(values).all():
+                raise DataError(f"{name!r} holds values that are not finite; a layer like that cannot be encoded")
         size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
         weight = weights["layer.weight"].reshape(size)
         encoded = encoding_of(variant).quantise(weight, weights["layer.bias"], variant, shape.groups)
@@ -82,17 +85,22 @@ class DropIn(nn.Module):
         artifact = pack_artifact(network, weights, {node.name: encoded}, ranges, kernels=kernels)
         return cls(LayerSet(artifact, threads), node.name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Raises DataError for anything but a float32 tensor on the CPU that fits, and where gradients are asked for."""
-        if x.dtype != torch.float32 or x.device.type != "cpu":
+    def forward(self, input: Tensor) -> Tensor:
+        """Raises DataError for anything but a float32 tensor on the CPU that fits, where gradients are asked for, and
+        while a trace is recorded. A code holds no NaN: in layers on codes it counts as the lowest number."""
+        if not isinstance(input, Tensor):
+            raise DataError(f"layer {self.name!r} reads a tensor, not a {type(input).__name__}; convert the input")
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise DataError(f"layer {self.name!r} cannot be traced: its result would be recorded as a constant")
+        if input.dtype != torch.float32 or input.device.type != "cpu":
             raise DataError(
-                f"layer {self.name!r} reads float32 on the CPU, not {x.dtype} on {x.device}; convert the input"
+                f"layer {self.name!r} reads float32 on the CPU, not {input.dtype} on {input.device}; convert the input"
             )
-        if x.requires_grad and torch.is_grad_enabled():
+        if input.requires_grad and torch.is_grad_enabled():
             raise DataError(
                 f"layer {self.name!r} only infers; call it under torch.inference_mode() or detach its input"
             )
-        return self.run(x.detach())
+        return self.run(input.detach().resolve_neg())
 
     def run(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -119,6 +127,8 @@ class Conv2d(DropIn):
             raise DataError(
                 f"layer {self.name!r} reads images [N, {self.in_channels}, H, W], not a tensor of shape {tuple(x.shape)}"
             )
+        if not len(x):
+            return x.new_empty((0, *output_shape(self.info.op, self.info.weight, tuple(x.shape[1:]))))
         interleaved = x.permute(0, 2, 3, 1)
         last = interleaved.is_contiguous()
         array = (interleaved if last else x.contiguous()).numpy()

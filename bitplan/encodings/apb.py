@@ -1,4 +1,4 @@
-"""APB: binary weights plus a few kept in full precision (automatic prune binarization, arXiv 2306.08960).
+"""APB: binary weights plus a few kept as 8-bit levels (after automatic prune binarization, arXiv 2306.08960).
 
 In integers throughout: the binary weights have the levels -unit and unit, one `unit` for the layer, and a kept weight
 any level in -63..63, so that it lies on a grid of 1 / unit of its channel's magnitude (decision 0007). The positions of
@@ -39,7 +39,7 @@ class Apb(Binary):
     variants = tuple(Variant("apb", U8, (("kept", fraction),)) for fraction in FRACTIONS)
 
     def kept(self, shape: WeightShape, variant: Variant) -> int:
-        """Number of weights kept in full precision."""
+        """Number of weights that are kept."""
         return round(variant.parameter("kept") * shape.count)
 
     def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:

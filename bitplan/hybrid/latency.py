@@ -85,7 +85,7 @@ def _profile_of_calls(network: CallNetwork, menu: Menu, config: Config, reporter
         reporter.say(f"device profile: every call is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
     with reporter.stage("timing drop-ins on this machine") as report:
-        return measure(
+        profile = measure(
             network,
             menu,
             threads=config.threads,
@@ -95,6 +95,8 @@ def _profile_of_calls(network: CallNetwork, menu: Menu, config: Config, reporter
             save=lambda profile: profile.save(path),
             load=partial(load_calls, batch=config.batch),
         )
+    # New steps were brought to the speed of the old ones.
+    return at_present_speed(profile, reporter) if known else profile
 
 
 def load_calls(artifact: bytes, threads: int, batch: int = 1) -> Executor:

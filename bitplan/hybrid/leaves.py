@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bitplan.errors import UsageError
 from bitplan.kernels.torch_modules import operation_of, output_shape, swap, weight_shape_of
-from bitplan.network import Linear, Shape
+from bitplan.network import Conv2d, Linear, Shape
 
 Seen = Callable[[Tensor], None]
 
@@ -99,9 +99,11 @@ class Bare(nn.Module):
         for name in OFFERED:
             if hasattr(layer, name):
                 setattr(self, name, getattr(layer, name))
+        if isinstance(op := operation_of(layer), Conv2d):
+            self.padding = (op.padding[0], op.padding[2])  # in numbers, as drop-ins have it, where a layer says "same"
 
-    def forward(self, x: Tensor) -> Any:
-        return self.compute(x)
+    def forward(self, input: Tensor) -> Any:
+        return self.compute(input)
 
 
 def _runs_with(module: nn.Module, example: Tensor, layers: list[nn.Module]) -> bool:

@@ -36,9 +36,9 @@ class Clocked(nn.Module):
         super().__init__()
         self.leaf, self.seconds = leaf, 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         before = perf_counter()
-        y: Tensor = self.leaf.forward(x)
+        y: Tensor = self.leaf.forward(input)
         self.seconds += perf_counter() - before
         return y
 

@@ -23,12 +23,12 @@ class Twin(nn.Module):
         super().__init__()
         self.simulator, self.layer, self.held = simulator, layer, held
 
-    def forward(self, x: Tensor) -> Tensor:
-        form = self.layer.variant.activation
+    def forward(self, input: Tensor) -> Tensor:
+        node, form = layer_node(self.simulator.network), self.layer.variant.activation
         if form == F32:
-            return self.simulator.node(layer_node(self.simulator.network), [x], self.layer)
+            return self.simulator.node(node, [input], self.layer)
         held = self.held[form]
-        return self.simulator.node(layer_node(self.simulator.network), [fake_quantise(x, held, form)], self.layer, held)
+        return self.simulator.node(node, [fake_quantise(input, held, form)], self.layer, held)
 
 
 def leaf_simulator(leaf: Leaf) -> Simulator:

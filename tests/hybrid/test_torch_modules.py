@@ -114,7 +114,6 @@ def test_many_sizes_in_turn_give_the_same_numbers_as_each_alone() -> None:
         (torch.zeros(1, 4, 8, 8), r"reads images \[N, 3, H, W\], not a tensor of shape \(1, 4, 8, 8\)"),
         (torch.zeros(3, 8, 8), "reads images"),
         (torch.zeros(1, 3, 1, 1), "too small for the kernel"),
-        (torch.zeros(0, 3, 8, 8), "empty batch"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.float64), "float32 on the CPU, not torch.float64"),
         (torch.zeros(1, 3, 8, 8, device="meta"), "on meta"),
         (torch.zeros(1, 3, 8, 8, requires_grad=True), "only infers"),
@@ -254,3 +253,31 @@ def test_numpy_calls_need_no_torch_tensors() -> None:
     planar = layers.run(info.number, np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
     assert np.array_equal(planar, layers.run(info.number, image, interleaved=True))
     assert layers.weight_bytes > 0
+
+
+def test_an_empty_batch_gives_an_empty_result_and_inputs_may_be_named() -> None:
+    module = seeded(nn.Conv2d(3, 5, 3, padding=1))
+    drop_in = Conv2d.from_float(module, "float32", input_shape=(3, 6, 6))
+    assert drop_in(torch.zeros(0, 3, 6, 6)).shape == module(torch.zeros(0, 3, 6, 6)).shape
+    x = torch.rand(2, 3, 6, 6)
+    assert torch.equal(drop_in(input=x), drop_in(x))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_trace_would_record_a_constant_and_is_refused() -> None:
+    drop_in = Linear.from_float(seeded(nn.Linear(4, 3)), "float32", input_shape=(4,))
+    with pytest.raises(DataError, match="cannot be traced"):
+        torch.jit.trace(drop_in, torch.rand(2, 4))
+
+
+@pytest.mark.parametrize(("variant", "text"), [("apb@u2", "needs the parameter 'kept'"), ("int9", "unknown encoding")])
+def test_an_impossible_variant_is_named(variant: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Linear.from_float(seeded(nn.Linear(4, 3)), variant, RANGES["u2"], (4,))
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    module = seeded(nn.Linear(4, 3))
+    module.weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match="not finite"):
+        Linear.from_float(module, "int8", RANGES["u8"], (4,))
