@@ -119,6 +119,18 @@ constexpr std::size_t kept_scratch(std::size_t words, unsigned planes) { return 
 // Bytes of the tables of a run. Tables are read fastest from multiples of 64 bytes.
 constexpr std::size_t table_bytes(std::size_t words) { return 128 * words + 64; }
 
+// Rows of a depthwise convolution's output and the channels of it that are formed at once.
+struct DepthwiseTile {
+  std::size_t height, width;     // of the kernel
+  std::size_t stride, dilation;  // along a row
+  std::size_t rows, pixels;      // of the output: so many rows of so many pixels
+  std::size_t first, channels;   // channels [first, first + channels)
+  std::size_t w_stride;          // all channels: elements from tap to tap of the weights
+
+  // Input columns that a row meets.
+  std::size_t columns() const { return (pixels - 1) * stride + (width - 1) * dilation + 1; }
+};
+
 // What a row's results are depends neither on the other rows and blocks of the call nor, where the layer reads u8, on
 // the level: the same bits at all of them. (Layers in f32 differ by how products and sums are rounded.)
 struct KernelTable {
@@ -183,11 +195,14 @@ struct KernelTable {
   void (*unpack_codes)(const std::uint32_t* codes, unsigned planes, std::size_t n, std::uint8_t* out);
   void (*pack_codes)(const float* x, std::size_t n, Format format, Range range, std::uint32_t* codes);
 
-  // Depthwise: c[p][ch] = sum_t tap(p, t)[ch] * w[t][ch], the taps of pixel p being pointers[p * taps + t].
-  void (*depthwise_u8s8)(const std::uint8_t* const* pointers, std::size_t pixels, std::size_t taps,
-                         std::size_t channels, const std::int8_t* w, std::int32_t* c, std::size_t ldc);
-  void (*depthwise_f32)(const float* const* pointers, std::size_t pixels, std::size_t taps, std::size_t channels,
-                        const float* w, float* c, std::size_t ldc);
+  // Depthwise, with the channels ch of the tile and lines[row * height + y][x] the pixel (all its channels) in column x
+  // of the input line that line y of the kernel meets:
+  //   c[row * pixels + p][ch - first] = sum_y sum_x lines[row * height + y][p * stride + x * dilation][ch]
+  //                                                 * w[(y * width + x) * w_stride + ch]
+  void (*depthwise_u8s8)(const std::uint8_t* const* const* lines, const DepthwiseTile& tile, const std::int8_t* w,
+                         std::int32_t* c, std::size_t ldc);
+  void (*depthwise_f32)(const float* const* const* lines, const DepthwiseTile& tile, const float* w, float* c,
+                        std::size_t ldc);
 
   // The epilogue over a tile of accumulators, n channels wide.
   void (*store_i32)(const std::int32_t* c, std::size_t ldc, std::size_t rows, std::size_t n, const Epilogue& e);

@@ -1,5 +1,5 @@
-// Compares what every supported level does besides products with plain references over random shapes: depthwise
-// convolution, epilogues and element-wise pieces; `--bench` times them, `--active` prints which level would run.
+// Compares what every supported level does besides products with plain references over random shapes:
+// epilogues and element-wise pieces; `--bench` times them, `--active` prints which level would run.
 // Exit code 1 and one line per mismatch where something differs. See test_kernels_cpp.py for how it is built.
 #include <algorithm>
 #include <chrono>
@@ -57,46 +57,6 @@ std::string shape(std::initializer_list<size_t> sizes) {
   std::string text;
   for (size_t s : sizes) text += " " + std::to_string(s);
   return text;
-}
-
-void test_depthwise(const KernelTable& k, size_t pixels, size_t taps, size_t channels, bool extreme) {
-  const size_t sources = pixels + taps, ldc = channels + static_cast<size_t>(draw(0, 5));
-  auto a = draw_ints<std::uint8_t>(sources * channels, 0, 255);
-  auto w = draw_ints<std::int8_t>(taps * channels, -127, 127);
-  if (extreme) {
-    std::fill(a.begin(), a.end(), std::uint8_t{255});
-    for (size_t i = 0; i < w.size(); ++i) w[i] = i % 2 ? -128 : 127;
-  }
-  const Vec<float> x = draw_floats(sources * channels), wf = draw_floats(taps * channels);
-  Vec<const std::uint8_t*> bytes;
-  Vec<const float*> floats;
-  Vec<size_t> source;
-  for (size_t i = 0; i < pixels * taps; ++i) {
-    source.push_back(static_cast<size_t>(draw(0, static_cast<int>(sources) - 1)));
-    bytes.push_back(a.data() + source.back() * channels);
-    floats.push_back(x.data() + source.back() * channels);
-  }
-  Vec<std::int32_t> c(pixels * ldc, 77);
-  Vec<float> from_f32(pixels * ldc, 77);
-  k.depthwise_u8s8(bytes.data(), pixels, taps, channels, w.data(), c.data(), ldc);
-  k.depthwise_f32(floats.data(), pixels, taps, channels, wf.data(), from_f32.data(), ldc);
-  bool good = true, good_f32 = true;
-  for (size_t p = 0; p < pixels; ++p)
-    for (size_t ch = 0; ch < ldc; ++ch) {
-      const bool inside = ch < channels;
-      std::int32_t sum = inside ? 0 : 77;
-      double sum_f32 = sum;
-      for (size_t t = 0; inside && t < taps; ++t) {
-        const size_t i = source[p * taps + t] * channels + ch, j = t * channels + ch;
-        sum += a[i] * w[j];
-        sum_f32 += double{x[i]} * wf[j];
-      }
-      good = good && sum == c[p * ldc + ch];
-      good_f32 = good_f32 && std::fabs(sum_f32 - from_f32[p * ldc + ch]) <= 1e-5 * static_cast<double>(taps);
-    }
-  const std::string sizes = shape({pixels, taps, channels, extreme});
-  expect(good, k, "depthwise_u8s8" + sizes);
-  expect(good_f32, k, "depthwise_f32" + sizes);
 }
 
 float activated(float x, const Activation& a) {
@@ -273,9 +233,6 @@ void test_quantising_rule(const KernelTable& k) {
 }
 
 void test_level(const KernelTable& k) {
-  for (size_t taps : {1, 2, 3, 4, 5, 9, 25, 49, 81})
-    for (size_t channels : {1, 7, 15, 16, 17, 31, 32, 33, 48, 67})
-      test_depthwise(k, static_cast<size_t>(draw(0, 9)), taps, channels, taps == 81);
   test_activations(k);
   for (size_t n = 0; n < 70; ++n) test_elementwise(k, n);
   test_quantising_rule(k);
@@ -307,42 +264,6 @@ void report(const KernelTable& k, const char* what, const char* shape, double wo
   std::printf("%-11s %-22s %-22s %8.1f %-8s %8.2f us\n", k.isa, what, shape, work / time * 1e-9, unit, time * 1e6);
 }
 
-// Pixels of a padded image, in tiles as the executor cuts them.
-void bench_depthwise(const KernelTable& k, size_t side, size_t kernel, size_t channels) {
-  const size_t pixels = side * side, taps = kernel * kernel, width = side + kernel - 1;
-  const auto a = draw_ints<std::uint8_t>(width * width * channels, 0, 255);
-  const auto w = draw_ints<std::int8_t>(taps * channels, -127, 127);
-  const Vec<float> x = draw_floats(a.size()), wf = draw_floats(w.size());
-  Vec<const std::uint8_t*> bytes;
-  Vec<const float*> floats;
-  for (size_t p = 0; p < pixels; ++p)
-    for (size_t t = 0; t < taps; ++t) {
-      const size_t source = ((p / side + t / kernel) * width + p % side + t % kernel) * channels;
-      bytes.push_back(&a[source]);
-      floats.push_back(&x[source]);
-    }
-  Vec<std::int32_t> c(kMaxRows * channels);
-  Vec<float> cf(kMaxRows * channels);
-  char name[64];
-  std::snprintf(name, sizeof name, "%zux%zu of %zux%zux%zu", kernel, kernel, side, side, channels);
-  const double macs = static_cast<double>(pixels * taps * channels);
-  const auto tiles = [&](auto body) {
-    for (size_t p = 0; p < pixels; p += kMaxRows) body(p * taps, std::min(kMaxRows, pixels - p));
-  };
-  report(k, "depthwise_u8s8", name, macs, seconds([&] {
-           tiles([&](size_t i, size_t count) {
-             k.depthwise_u8s8(&bytes[i], count, taps, channels, w.data(), c.data(), channels);
-           });
-         }),
-         "GMAC/s");
-  report(k, "depthwise_f32", name, macs, seconds([&] {
-           tiles([&](size_t i, size_t count) {
-             k.depthwise_f32(&floats[i], count, taps, channels, wf.data(), cf.data(), channels);
-           });
-         }),
-         "GMAC/s");
-}
-
 void bench_store(const KernelTable& k, ActivationKind kind, Format out_format, Format residual, const char* name) {
   const size_t rows = 64, n = 64;
   const auto c = draw_ints<std::int32_t>(rows * n, -20000, 20000);
@@ -365,9 +286,6 @@ void bench_level(const KernelTable& k) {
   bench_store(k, ActivationKind::clamp, Format::u8, Format::u8, "clamp u8 + u8");
   bench_store(k, ActivationKind::clamp, Format::f32, Format::f32, "clamp f32 + f32");
   bench_store(k, ActivationKind::silu, Format::u8, Format::none, "silu u8");
-  bench_depthwise(k, 112, 3, 32);
-  bench_depthwise(k, 14, 3, 512);
-  bench_depthwise(k, 14, 5, 672);
   const Vec<float> x = draw_floats(4096);
   Vec<std::uint8_t> q(4096);
   report(k, "quantise", "4096", 4096, seconds([&] { k.quantise(x.data(), 4096, Range{0.05f, 3}, q.data()); }), "G/s");

@@ -36,6 +36,7 @@ namespace {
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
 #include "../avx512vnni/depthwise.inc"
+#include "../generic/depthwise_bytes.inc"
 #include "../generic/depthwise.inc"
 #include "../generic/gemv.inc"
 #include "../avx512vnni/gemv.inc"

@@ -33,6 +33,7 @@ namespace {
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
 #include "depthwise.inc"
+#include "../generic/depthwise_bytes.inc"
 #include "../generic/depthwise.inc"
 #include "../generic/gemv.inc"
 #include "gemv.inc"

@@ -22,7 +22,7 @@ namespace {
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
-#include "../generic/depthwise_by_channel.inc"
+#include "depthwise.inc"
 #include "../generic/depthwise.inc"
 #include "../generic/gemv.inc"
 #include "../generic/gemv_decoded.inc"
@@ -33,12 +33,6 @@ namespace {
 #include "../generic/lookup.inc"
 #include "../generic/word_codes.inc"
 #include "../generic/planes.inc"
-
-void depthwise_u8s8(const std::uint8_t* const* pointers, std::size_t pixels, std::size_t taps, std::size_t channels,
-                    const std::int8_t* w, std::int32_t* c, std::size_t ldc) {
-  depthwise_by_channel(pointers, pixels, taps, channels, w, c, ldc);
-}
-
 #include "../generic/table.inc"
 // clang-format on
 }  // namespace
