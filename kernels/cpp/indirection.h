@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "window_rows.h"
@@ -42,28 +44,57 @@ class Indirection {
           pointers += n * taps();
         },
         [&](std::size_t image, std::ptrdiff_t top, std::ptrdiff_t left) {
-          for (std::size_t ky = 0; ky < window_.kernel[0]; ++ky) {
-            const std::size_t y = std::size_t(top) + ky * window_.dilation[0];  // beyond any height where negative
-            for (std::size_t kx = 0; kx < window_.kernel[1]; ++kx) {
-              const std::size_t x = std::size_t(left) + kx * window_.dilation[1];
-              const bool inside = y < rows_.height() && x < rows_.width();
-              *pointers++ = inside ? base + ((image * rows_.height() + y) * rows_.width() + x) * pitch : padding;
-            }
-          }
+          const T* const corner = base + image * rows_.height() * rows_.width() * pitch;
+          if (window_.kernel[1] == 3)
+            point_at_border<T, 3>(corner, pitch, padding, std::size_t(top), std::size_t(left), pointers);
+          else
+            point_at_border<T, 0>(corner, pitch, padding, std::size_t(top), std::size_t(left), pointers);
+          pointers += taps();
         });
   }
 
  private:
+  // Addresses side by side, as they are added and stored.
+  typedef std::uintptr_t Pair __attribute__((vector_size(2 * sizeof(std::uintptr_t))));
+
   template <typename T, std::size_t kTaps>
   void point_inside(const T* pixel, std::size_t step, std::size_t pitch, std::size_t n, const T** pointers) const {
     if constexpr (kTaps > 0) {
-      std::array<std::size_t, kTaps> offsets;
-      for (std::size_t tap = 0; tap < kTaps; ++tap) offsets[tap] = offsets_[tap] * pitch;
-      for (std::size_t row = 0; row < n; ++row, pixel += step, pointers += kTaps)
-        for (std::size_t tap = 0; tap < kTaps; ++tap) pointers[tap] = pixel + offsets[tap];
+      Pair offsets[(kTaps + 1) / 2] = {};
+      for (std::size_t tap = 0; tap < kTaps; ++tap) offsets[tap / 2][tap % 2] = offsets_[tap] * pitch * sizeof(T);
+      const std::uintptr_t stride = step * sizeof(T);
+      std::uintptr_t first = reinterpret_cast<std::uintptr_t>(pixel);
+      for (std::size_t row = 0; row < n; ++row, first += stride, pointers += kTaps) {
+        const Pair both = {first, first};
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < kTaps / 2; ++i) {
+          const Pair sum = both + offsets[i];
+          std::memcpy(pointers + 2 * i, &sum, sizeof(sum));
+        }
+        if constexpr (kTaps % 2 == 1) pointers[kTaps - 1] = reinterpret_cast<const T*>(first + offsets[kTaps / 2][0]);
+      }
     } else {
       for (std::size_t row = 0; row < n; ++row, pixel += step)
         for (const std::size_t offset : offsets_) *pointers++ = pixel + offset * pitch;
+    }
+  }
+
+  // Lines and columns outside of the image come as numbers beyond its size, negative ones too. kWidth: that of the
+  // kernel, or 0.
+  template <typename T, std::size_t kWidth>
+  void point_at_border(const T* image, std::size_t pitch, const T* padding, std::size_t top, std::size_t left,
+                       const T** pointers) const {
+    const std::size_t kernel_width = kWidth > 0 ? kWidth : window_.kernel[1], dilation = window_.dilation[1];
+    const std::size_t kernel_height = window_.kernel[0], height = rows_.height(), width = rows_.width();
+    for (std::size_t ky = 0; ky < kernel_height; ++ky, pointers += kernel_width) {
+      const std::size_t y = top + ky * window_.dilation[0];
+      const T* const line = image + y * width * pitch;
+      const std::size_t end = y < height ? width : 0;
+#pragma GCC unroll 4
+      for (std::size_t kx = 0; kx < kernel_width; ++kx) {
+        const std::size_t x = left + kx * dilation;
+        pointers[kx] = x < end ? line + x * pitch : padding;
+      }
     }
   }
 

@@ -18,12 +18,13 @@ class InputStep : public Step {
     fill_tables(kernels);
   }
 
-  Scratch scratch(std::size_t) const override { return {0, (line_elements() + kAlignment) * sizeof(float)}; }
+  Scratch scratch(std::size_t) const override { return {0, (2 * line_elements() + kAlignment) * sizeof(float)}; }
 
   // Lines of an image, or all of a value that is none, are the unit of work.
   void run(const Call& call) const override {
     const RawArray& raw = call.inputs[number_];
     const std::size_t lines = out_.image() ? out_.shape[1] : 1;
+    const std::size_t channels = mean_.size(), width = line_width();
     call.pool.run(call.batch * lines, [&](std::size_t task, std::size_t thread) {
       const std::size_t image = task / lines, line = task % lines, target = task * line_elements();
       const std::size_t source = image * out_.elements() + line * line_elements() / mean_.size();
@@ -31,11 +32,11 @@ class InputStep : public Step {
         from_floats(call, static_cast<const float*>(raw.data) + source, target,
                     reinterpret_cast<float*>(call.thread_scratch(thread)));
       else if (out_.format == Format::f32)
-        look_up(tables_.as<float>(), static_cast<const std::uint8_t*>(raw.data) + source,
-                call.at<float>(out_) + target);
+        call.kernels.look_up_f32(tables_.as<float>(), static_cast<const std::uint8_t*>(raw.data) + source, plane(),
+                                 width, channels, call.at<float>(out_) + target);
       else
-        look_up(tables_.data(), static_cast<const std::uint8_t*>(raw.data) + source,
-                call.at<std::uint8_t>(out_) + target);
+        call.kernels.look_up_u8(tables_.data(), static_cast<const std::uint8_t*>(raw.data) + source, plane(), width,
+                                channels, call.at<std::uint8_t>(out_) + target);
     });
   }
 
@@ -47,6 +48,8 @@ class InputStep : public Step {
 
   // What each byte becomes, by channel, in the format of the value.
   void fill_tables(const KernelTable& kernels) {
+    same_ = AlignedBuffer(mean_.size() * 256);
+    for (std::size_t i = 0; i < same_.bytes(); ++i) same_.data()[i] = std::uint8_t(i);
     tables_ = AlignedBuffer(mean_.size() * 256 * element_bytes(out_.format));
     float values[256];
     for (std::size_t c = 0; c < mean_.size(); ++c) {
@@ -58,26 +61,22 @@ class InputStep : public Step {
     }
   }
 
-  template <typename T>
-  void look_up(const T* tables, const std::uint8_t* raw, T* target) const {
-    const std::size_t channels = mean_.size(), width = line_width();
-    for (std::size_t c = 0; c < channels; ++c)
-      for (std::size_t x = 0; x < width; ++x) target[x * channels + c] = tables[256 * c + raw[c * plane() + x]];
-  }
-
   void from_floats(const Call& call, const float* raw, std::size_t target, float* buffer) const {
-    const std::size_t channels = mean_.size(), width = line_width();
-    float* const line = out_.format == Format::f32 ? call.at<float>(out_) + target : buffer;
+    const KernelTable& kernels = call.kernels;
+    const std::size_t channels = mean_.size(), width = line_width(), line = line_elements();
     for (std::size_t c = 0; c < channels; ++c)
-      for (std::size_t x = 0; x < width; ++x) line[x * channels + c] = (raw[c * plane() + x] - mean_[c]) / std_[c];
-    if (out_.format == Format::u8)
-      call.kernels.quantise(line, line_elements(), out_.range, call.at<std::uint8_t>(out_) + target);
+      kernels.normalise(raw + c * plane(), width, mean_[c], std_[c], buffer + c * width);
+    if (out_.format == Format::f32)
+      return kernels.interleave_f32(buffer, width, width, channels, call.at<float>(out_) + target);
+    auto* const codes = reinterpret_cast<std::uint8_t*>(buffer + line);
+    kernels.quantise(buffer, line, out_.range, codes);
+    kernels.look_up_u8(same_.data(), codes, width, width, channels, call.at<std::uint8_t>(out_) + target);
   }
 
   std::size_t number_;
   Value out_;
   std::vector<float> mean_, std_;
-  AlignedBuffer tables_;
+  AlignedBuffer tables_, same_;
 };
 
 }  // namespace

@@ -218,6 +218,16 @@ struct KernelTable {
   void (*accumulate)(const float* x, std::size_t n, float* sum);
   void (*max_f32)(const float* x, std::size_t n, float* best);
   void (*max_u8)(const std::uint8_t* x, std::size_t n, std::uint8_t* best);
+
+  // out[i] = (x[i] - mean) / std
+  void (*normalise)(const float* x, std::size_t n, float mean, float std, float* out);
+  // Channels that lie `plane` elements apart become pixels of n: out[channels * x + ch] = in[ch * plane + x], bytes by
+  // tables of 256, out[channels * x + ch] = tables[256 * ch + in[ch * plane + x]].
+  void (*interleave_f32)(const float* in, std::size_t plane, std::size_t n, std::size_t channels, float* out);
+  void (*look_up_u8)(const std::uint8_t* tables, const std::uint8_t* in, std::size_t plane, std::size_t n,
+                     std::size_t channels, std::uint8_t* out);
+  void (*look_up_f32)(const float* tables, const std::uint8_t* in, std::size_t plane, std::size_t n,
+                      std::size_t channels, float* out);
 };
 
 // Best first; the last one is portable and runs everywhere.

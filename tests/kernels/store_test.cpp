@@ -1,5 +1,6 @@
-// The store to planes of bits (u4, u2, u1) of every supported level against the rule of kernel_table.h; `--bench` times
-// it. Exit code 1 and one line per mismatch where something differs. See test_kernels_cpp.py for how it is built.
+// The store to codes (u8, and planes of bits: u4, u2, u1) of every supported level against the rule of kernel_table.h;
+// `--bench` times it. Exit code 1 and one line per mismatch where something differs. See test_kernels_cpp.py for how it
+// is built.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -140,7 +141,71 @@ void test_store(const KernelTable& k, Store store, size_t rows, size_t n, Format
   expect(found == run(*kLevels[kLevelCount - 1]), k, what + ", as at the portable level");
 }
 
+// Codes of 8 bits must be those of the f32 results, whatever the order in which activation and quantisation clamp. NaN
+// becomes the lowest code that a clamp allows, else 0.
+template <class C, class Store>
+void test_store_bytes(const KernelTable& k, Store store, size_t rows, size_t n, const Activation& activation) {
+  const size_t ldc = n + static_cast<size_t>(draw(0, 9)), stride = n + static_cast<size_t>(draw(0, 9));
+  const float scale = draw(0, 7) ? draw_float(0.01f, 0.4f) : 1e-40f;
+  const Range range{scale, static_cast<float>(draw(0, 2) ? draw(0, 255) : 0)};
+  std::vector<C> c(rows * ldc);
+  std::vector<float> multiplier(n), bias(n), y(rows * n);
+  std::vector<std::uint8_t> residual(rows * n);
+  for (C& sum : c)
+    sum = std::is_same_v<C, float> ? static_cast<C>(draw_number(range)) : static_cast<C>(draw(-900, 900));
+  for (float& x : multiplier) x = draw_float(-0.01f, 0.01f) * (draw(0, 9) ? 1 : 1e12f);
+  for (float& x : bias) x = draw_number(range);
+  for (auto& q : residual) q = static_cast<std::uint8_t>(draw(0, 255));
+  Epilogue e;
+  e.multiplier = multiplier.data();
+  e.bias = bias.data();
+  if (draw(0, 1)) e.residual = residual.data();
+  e.residual_format = Format::u8;
+  e.residual_range = {0.01f, 100};
+  e.residual_stride = n;
+  e.activation = activation;
+  e.out = y.data();
+  e.out_stride = n;
+  (k.*store)(c.data(), ldc, rows, n, e);
+  e.out_format = Format::u8;
+  e.out_range = range;
+  e.out_stride = stride;
+  const auto run = [&](const KernelTable& level) {
+    std::vector<std::uint8_t> out(rows * stride, 0x5a);
+    e.out = out.data();
+    (level.*store)(c.data(), ldc, rows, n, e);
+    return out;
+  };
+  const bool clamps = activation.kind == ActivationKind::clamp;
+  const float lowest = clamps ? std::min(activation.low, activation.high) : 0;
+  std::vector<std::uint8_t> expected(rows * stride, 0x5a);
+  for (size_t p = 0; p < rows; ++p)
+    for (size_t o = 0; o < n; ++o) {
+      const float result = y[p * n + o];
+      const unsigned code =
+          std::isnan(result) && !clamps ? 0 : code_of(std::isnan(result) ? lowest : result, Format::u8, range);
+      expected[p * stride + o] = static_cast<std::uint8_t>(code);
+    }
+  const std::string what = "store of " + std::to_string(rows) + " x " + std::to_string(n) + " to bytes, activation " +
+                           std::to_string(static_cast<int>(activation.kind)) + " from " +
+                           std::to_string(activation.low) + " to " + std::to_string(activation.high);
+  const auto found = run(k);
+  expect(found == expected, k, what);
+  expect(found == run(*kLevels[kLevelCount - 1]), k, what + ", as at the portable level");
+}
+
 void test_level(const KernelTable& k) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const Activation activations[] = {{ActivationKind::identity, 0, 0},      {ActivationKind::clamp, 0, 6},
+                                    {ActivationKind::clamp, 0, kInfinity}, {ActivationKind::clamp, -1, 1},
+                                    {ActivationKind::clamp, 0.7f, 0.9f},   {ActivationKind::clamp, 2, -1},
+                                    {ActivationKind::sigmoid, 0, 0}};
+  for (const Activation& activation : activations)
+    for (int trial = 0; trial < 60; ++trial) {
+      const auto rows = static_cast<size_t>(draw(1, 20)), n = static_cast<size_t>(draw(1, 100));
+      test_store_bytes<std::int32_t>(k, &KernelTable::store_i32, rows, n, activation);
+      test_store_bytes<float>(k, &KernelTable::store_f32, rows, n, activation);
+    }
   for (const Format format : kPlaneFormats) {
     for (size_t n = 0; n <= 130; ++n) test_pack_codes(k, n, format);
     for (int kind = 0; kind <= static_cast<int>(ActivationKind::hard_sigmoid); ++kind)

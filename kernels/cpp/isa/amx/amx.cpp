@@ -35,6 +35,8 @@ namespace {
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
+#include "../generic/interleave.inc"
+#include "../avx512vnni/look_up.inc"
 #include "../avx512vnni/depthwise.inc"
 #include "../generic/depthwise_bytes.inc"
 #include "../generic/depthwise.inc"

@@ -24,6 +24,8 @@ namespace {
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
+#include "../generic/interleave.inc"
+#include "../generic/look_up.inc"
 #include "depthwise.inc"
 #include "../generic/depthwise_bytes.inc"
 #include "../generic/depthwise.inc"

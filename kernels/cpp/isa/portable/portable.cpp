@@ -22,6 +22,8 @@ namespace {
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
 #include "../generic/elementwise.inc"
+#include "../generic/interleave.inc"
+#include "../generic/look_up.inc"
 #include "depthwise.inc"
 #include "../generic/depthwise.inc"
 #include "../generic/gemv.inc"
