@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from bitplan.optimizer.predict import predict
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
-from bitplan.profiles.measure_policy import measure_policy
+from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
 from bitplan.progress import Reporter
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
@@ -103,12 +103,21 @@ def metric_of(config: Config) -> Metric | None:
 def time_artifact(
     artifact: bytes, inputs: Mapping[str, Any], config: Config, device: DeviceProfile | None, reporter: Reporter
 ) -> MeasuredLatency:
-    """The artifact's latency in a fresh process, and how much slower the machine was than `device` knows it. A machine
-    that is busy with something else (its anchor is slow too) is given another chance; the calmest timing counts."""
-    with reporter.stage("timing the artifact in a fresh process"):
+    """The artifact's latency in a fresh process, and how much slower the machine was than `device` knows it."""
+    return calmest_of(
+        lambda: measure_policy(artifact, inputs, threads=config.threads), "the artifact", device, reporter
+    )
+
+
+def calmest_of(
+    time: Callable[[], TimedArtifact], what: str, device: DeviceProfile | None, reporter: Reporter
+) -> MeasuredLatency:
+    """One of up to TIMINGS timings: a machine that is busy with something else (its anchor is slow too) is given another
+    chance, and the calmest counts."""
+    with reporter.stage(f"timing {what} in a fresh process"):
         timings = []
         for _ in range(TIMINGS):
-            measured = measure_policy(artifact, inputs, threads=config.threads)
+            measured = time()
             timings.append((device.drift(measured.anchor) if device else 1.0, measured))
             if timings[-1][0] <= BUSY:
                 break

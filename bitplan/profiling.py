@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rich.markup import escape
 
 from bitplan.config import Config
 from bitplan.errors import UsageError
+from bitplan.network import Network
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile, default_path
+from bitplan.profiles.executor import Load
 from bitplan.profiles.fingerprint import this_machine
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_latency import measure as measure_latency
@@ -17,20 +20,35 @@ from bitplan.profiles.measure_latency import measure_anchor
 from bitplan.profiles.steps import all_keys
 from bitplan.progress import Reporter
 from bitplan.trained import Trained
+from bitplan.variant import Variant
 
 
 def device_profile(trained: Trained, config: Config, reporter: Reporter) -> DeviceProfile:
-    """The device profile of this machine with every step that the menu can need, brought to the machine's present
-    speed. What is measured is saved at once, so that an interrupted run goes on where it was."""
+    """The device profile of this machine with every step that the menu can need."""
+    return known_or_timed(trained.network, trained.menu, config, reporter)
+
+
+def known_or_timed(
+    network: Network,
+    menu: Mapping[str, Sequence[Variant]],
+    config: Config,
+    reporter: Reporter,
+    *,
+    what: str = "kernels",
+    step: str = "step",
+    load: Load | None = None,
+) -> DeviceProfile:
+    """The device profile of this machine with every step of these choices, brought to the machine's present speed; what
+    it lacks is timed, with the executors that `load` makes. What is measured is saved at once, so that an interrupted run
+    goes on where it was. `what` and `step` are what is timed, in the words of the messages."""
     path = config.device_profile or default_path(this_machine())
     known = DeviceProfile.load(path) if path.exists() else None
     if known:
         known.require_this_machine()
-    network, menu = trained.network, trained.menu
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
-        reporter.say(f"device profile: every step is known [dim]({escape(str(path))})[/]")
+        reporter.say(f"device profile: every {step} is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
-    with reporter.stage("timing kernels on this machine") as report:
+    with reporter.stage(f"timing {what} on this machine") as report:
         profile = measure_latency(
             network,
             menu,
@@ -39,6 +57,7 @@ def device_profile(trained: Trained, config: Config, reporter: Reporter) -> Devi
             profile=known,
             progress=lambda done, total: report(done, total, ""),
             save=lambda profile: profile.save(path),
+            load=load,
         )
     # New steps were brought to the speed of the old ones.
     return at_present_speed(profile, reporter) if known else profile

@@ -16,23 +16,20 @@ from time import perf_counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.markup import escape
 from torch import Tensor
 
 from bitplan.config import Config
-from bitplan.hybrid.network import CallNetwork, Menu, call_network
+from bitplan.hybrid.network import call_network
 from bitplan.hybrid.timing import time_module
 from bitplan.hybrid.trained import HybridTrained
 from bitplan.kernels.layer_set import LayerSet
 from bitplan.kernels.runtime import Runtime
 from bitplan.kernels.torch_modules import Conv2d, DropIn, Linear
 from bitplan.profiles.anchor import anchor_artifact
-from bitplan.profiles.device import DeviceProfile, Latency, default_path
+from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
-from bitplan.profiles.fingerprint import this_machine
-from bitplan.profiles.measure_latency import measure
 from bitplan.profiles.steps import StepKeys, all_keys
-from bitplan.profiling import at_present_speed
+from bitplan.profiling import known_or_timed
 from bitplan.progress import Reporter
 from bitplan.variant import F32
 
@@ -43,7 +40,8 @@ WRITTEN = frozenset([F32])
 def device_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> DeviceProfile:
     """Latencies of the leaves of the hybrid network (all calls of one inference) and of the rest."""
     network, menu, places = call_network(trained.leaves, trained.menu)
-    calls = _profile_of_calls(network, menu, config, reporter)
+    load = partial(load_calls, batch=config.batch)
+    calls = known_or_timed(network, menu, config, reporter, what="drop-ins", step="call", load=load)
     with reporter.stage("timing what stays in torch"):
         rest = time_module(config, trained.one_image(config.batch), rest=True)
         whole = time_module(config, trained.one_image(config.batch))
@@ -74,29 +72,6 @@ def device_profile(trained: HybridTrained, config: Config, reporter: Reporter) -
 def _sum(parts: Sequence[Latency]) -> Latency:
     low, median, high = (fsum(getattr(part, name) for part in parts) for name in ("low", "median", "high"))
     return Latency(median, min(low, median), max(high, median), min(part.samples for part in parts))
-
-
-def _profile_of_calls(network: CallNetwork, menu: Menu, config: Config, reporter: Reporter) -> DeviceProfile:
-    path = config.device_profile or default_path(this_machine())
-    known = DeviceProfile.load(path) if path.exists() else None
-    if known:
-        known.require_this_machine()
-    if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
-        reporter.say(f"device profile: every call is known [dim]({escape(str(path))})[/]")
-        return at_present_speed(known, reporter)
-    with reporter.stage("timing drop-ins on this machine") as report:
-        profile = measure(
-            network,
-            menu,
-            threads=config.threads,
-            batch=config.batch,
-            profile=known,
-            progress=lambda done, total: report(done, total, ""),
-            save=lambda profile: profile.save(path),
-            load=partial(load_calls, batch=config.batch),
-        )
-    # New steps were brought to the speed of the old ones.
-    return at_present_speed(profile, reporter) if known else profile
 
 
 def load_calls(artifact: bytes, threads: int, batch: int = 1) -> Executor:

@@ -16,14 +16,14 @@ from bitplan.hybrid.twin import Twin, leaf_simulator
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.kernels.layer_set import LayerSet
 from bitplan.kernels.torch_modules import Conv2d, Linear
-from bitplan.measured import BUSY, TIMINGS, CarriedOut, metric_of
+from bitplan.measured import CarriedOut, calmest_of, metric_of
 from bitplan.network import Conv2d as ConvOperation
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.policies.realise.pipeline import check_variants, code_formats
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
-from bitplan.result import MeasuredLatency, Outcome
+from bitplan.result import Outcome
 
 
 def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
@@ -67,8 +67,10 @@ def carry_out(
 ) -> CarriedOut:
     """Packs, times the module with drop-ins in a fresh process, and evaluates it on the test images."""
     artifact = pack(trained, policy, config, reporter)
-    with reporter.stage("timing the module with drop-ins in a fresh process"):
-        latency = _latency(trained, artifact, config, device)
+    example = trained.one_image(config.batch)
+    latency = calmest_of(
+        lambda: time_module(config, example, artifact=artifact), "the module with drop-ins", device, reporter
+    )
     layers = LayerSet(artifact, config.threads)
     with reporter.stage("evaluating on the test images") as report, trained.runner.swapped(drop_ins(trained, layers)):
         outputs = trained.runner.outputs(trained.data.test_x, report)
@@ -95,16 +97,3 @@ def drop_ins(trained: HybridTrained, layers: LayerSet) -> dict[nn.Module, nn.Mod
             )
         found[leaf.module] = (Conv2d if isinstance(info.op, ConvOperation) else Linear)(layers, leaf.name)
     return found
-
-
-def _latency(trained: HybridTrained, artifact: bytes, config: Config, device: DeviceProfile | None) -> MeasuredLatency:
-    """The calmest of up to TIMINGS timings, as for whole networks (bitplan/measured.py)."""
-    timings = []
-    for _ in range(TIMINGS):
-        measured = time_module(config, trained.one_image(config.batch), artifact=artifact)
-        timings.append((device.drift(measured.anchor) if device else 1.0, measured))
-        if timings[-1][0] <= BUSY:
-            break
-    drift, calmest = min(timings, key=lambda timing: timing[0])
-    latency, every = calmest.latency, calmest.all_runs
-    return MeasuredLatency(latency.median * 1e3, latency.low * 1e3, latency.high * 1e3, drift, every.median * 1e3)
