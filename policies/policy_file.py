@@ -15,9 +15,9 @@ from bitplan.errors import FileFormatError, UsageError
 from bitplan.policies.policy import Certificate, LayerPolicy, Policy
 from bitplan.policies.policy_json import checked, one_line_per_layer, plain
 from bitplan.policies.validate import validate_against
-from bitplan.policies.variants import check_kernel, check_variant, usual_activation
+from bitplan.policies.variants import check_kernel, check_variant
 from bitplan.targets import Targets
-from bitplan.variant import Variant
+from bitplan.variant import Variant, usual_activation
 
 __all__ = ["VERSION", "policy_hash", "read_policy", "validate_against", "write_policy"]
 

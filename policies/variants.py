@@ -8,7 +8,7 @@ from bitplan.compute import kernels_for, supports_format
 from bitplan.encodings import BY_NAME, Encoding, encoding_of
 from bitplan.errors import UsageError
 from bitplan.network import WeightShape
-from bitplan.suggest import suggestion
+from bitplan.suggest import alternatives, suggestion
 from bitplan.variant import U8, Variant
 
 
@@ -19,11 +19,6 @@ def known_encoding(name: str) -> Encoding:
         known = f"known are {', '.join(BY_NAME)}"
         raise UsageError(f"unknown encoding {name!r}; {f'{hint} ({known})' if hint.endswith('?') else known}")
     return BY_NAME[name]
-
-
-def usual_activation(encoding: str) -> str:
-    """The activation format of an encoding's variants where none is named. Raises UsageError."""
-    return known_encoding(encoding).activations[0]
 
 
 def supports(variant: Variant, shape: WeightShape) -> bool:
@@ -41,7 +36,7 @@ def why_not(variant: Variant, shape: WeightShape) -> str:
 def check_kernel(variant: Variant, kernel: str) -> str:
     """The kernel itself. Raises UsageError, naming the legal ones, where it does not run such layers."""
     if kernel not in kernels_for(variant):
-        legal = " or ".join(kernels_for(variant))
+        legal = alternatives(kernels_for(variant))
         raise UsageError(f"{variant} runs on the kernel {legal}, not {kernel!r}; leave the kernel out or name another")
     return kernel
 
@@ -94,5 +89,5 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
 
 def _check_activation(encoding: Encoding, form: str) -> None:
     if form not in encoding.activations:
-        legal = " or ".join(encoding.activations)
-        raise UsageError(f"encoding {encoding.name} runs with activations in {legal}, not {form}")
+        legal = alternatives(encoding.activations)
+        raise UsageError(f"encoding {encoding.name} runs with activations in {legal}, not {form!r}")

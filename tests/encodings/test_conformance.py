@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
-from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, default_menu, encoding_of
+from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, Encoding, default_menu, encoding_of
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
-from bitplan.variant import F32, Variant
+from bitplan.variant import F32, Variant, usual_activation
 
 SHAPES = [
     WeightShape(10, 64),
@@ -77,6 +77,11 @@ def test_correction_keeps_the_codes(variant: Variant, shape: WeightShape) -> Non
     np.testing.assert_array_equal(corrected.levels, layer.levels)
     np.testing.assert_allclose(corrected.weight, layer.weight * gain[:, None, None, None], rtol=2e-3, atol=1e-5)
     np.testing.assert_allclose(corrected.bias, bias + 1, rtol=1e-3, atol=4e-3)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
+def test_a_variant_without_a_format_reads_the_first_of_its_encoding(encoding: Encoding) -> None:
+    assert usual_activation(encoding.name) == encoding.activations[0]
 
 
 @pytest.mark.parametrize("variant", default_menu(), ids=str)

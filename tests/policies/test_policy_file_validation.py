@@ -71,7 +71,7 @@ def with_layer(index: int, **changes: object) -> Policy:
         (Policy(()), r"nothing about 3 of the network's 3"),
         (with_layer(2, variant=Variant("int9")), r"layer 'fc': unknown encoding 'int9'; did you mean"),
         (with_layer(2, variant=Variant("apb", "u8", (("kept", 0.7),))), r"layer 'fc': parameter kept"),
-        (with_layer(2, variant=Variant("int8", "f32")), r"layer 'fc': encoding int8 runs with activations in u8 or u4"),
+        (with_layer(2, variant=Variant("int8", "f32")), r"layer 'fc': encoding int8 runs with activations in u8, u4"),
         (with_layer(2, kernel="lookup"), r"layer 'fc': int8 runs on the kernel bytes, not 'lookup'; leave the kernel"),
     ],
 )

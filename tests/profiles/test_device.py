@@ -191,8 +191,15 @@ def test_a_well_formed_file_with_impossible_content_is_refused(
 
 
 def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(BitplanError, match=r"nowhere\.arrow: cannot be read \(No such file"):
+    with pytest.raises(BitplanError, match=r"nowhere\.arrow does not exist; measure it") as caught:
         DeviceProfile.load(tmp_path / "nowhere.arrow")
+    assert "delete" not in str(caught.value)
+
+
+def test_a_path_that_cannot_be_read_is_reported_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(BitplanError, match=r"cannot be read \(Is a directory\); check the path") as caught:
+        DeviceProfile.load(tmp_path)
+    assert "delete" not in str(caught.value)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_every_damage_is_noticed(profile, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileFormatError, match="nowhere"):
+    with pytest.raises(FileFormatError, match=r"loss profile .*nowhere\.arrow does not exist"):
         LossProfile.load(tmp_path / "nowhere.arrow")
 
 
