@@ -16,6 +16,7 @@ from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.progress import Reporter
 
 INTERRUPTED = 130
+HYBRID_PROFILES = "of --hybrid hold for one module and machine and are kept by the main job"
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
 
@@ -75,7 +76,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
     from bitplan.workflow import NETWORK, check_output
 
     if config.hybrid:
-        raise UsageError("profiles of --hybrid hold for one module and machine and are kept by the main job; run that")
+        raise UsageError(f"profiles {HYBRID_PROFILES}; run `optimize --hybrid` with the same model and data")
     check_output(config.output)
     trained = load_trained(config, reporter)
     device_path, loss_path = config.output / "device.arrow", config.output / "loss.arrow"
@@ -110,6 +111,11 @@ def plan(
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import NETWORK, POLICY
 
+    if config.hybrid:
+        raise UsageError(
+            f"planning from stored profiles knows whole networks only: profiles {HYBRID_PROFILES}; to stop at the policy, "
+            "run `optimize --hybrid --dry-run` with the same model and data"
+        )
     if config.targets.max_drop is not None:
         raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
     network = read_network(folder / NETWORK)

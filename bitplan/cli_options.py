@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,20 +65,28 @@ ConfigFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.", rich_help_panel=HOW)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.", rich_help_panel=HOW)]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Also what torch says while it traces.", rich_help_panel=HOW)
+]
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command all of OPTIONS, `--config` and `--quiet`; it is called with `config` and `reporter` in their
-    place, the options over the configuration file over the defaults."""
+    """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
+    their place, the options over the configuration file over the defaults."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
     shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items()]
-    extra = [_keyword("config_file", ConfigFile, None), _keyword("quiet", Quiet, False)]
+    extra = [
+        _keyword("config_file", ConfigFile, None),
+        _keyword("quiet", Quiet, False),
+        _keyword("verbose", Verbose, False),
+    ]
 
     @functools.wraps(command)
     def called(**given: Any) -> Any:
         mine = {p.name: given.pop(p.name) for p in own}
         quiet, path = given.pop("quiet"), given.pop("config_file")
+        logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
         return command(**mine, config=resolve(given, path), reporter=Reporter(quiet=quiet))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]

@@ -40,8 +40,15 @@ CODE = {
 that a profile measured with others is never reused."""
 
 
-def profile_hashes(network: Network, weights: Weights, images: Images, labels: Labels | None = None) -> dict[str, str]:
-    """What a loss profile depends on, as SHA-256 in hexadecimal; `labels` only where the metric uses them."""
+def profile_hashes(
+    network: Network,
+    weights: Weights,
+    images: Images,
+    labels: Labels | None = None,
+    sources: Mapping[str, Sequence[str]] = CODE,
+) -> dict[str, str]:
+    """What a loss profile depends on, as SHA-256 in hexadecimal; `labels` only where the metric uses them, `sources` as
+    in CODE."""
     data = hashlib.sha256()
     for name, array in sorted(images.items()) if isinstance(images, Mapping) else [("", images)]:
         data.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -49,7 +56,7 @@ def profile_hashes(network: Network, weights: Weights, images: Images, labels: L
     if labels is not None:
         data.update(np.ascontiguousarray(labels, np.int64).data)
     code = hashlib.sha256()
-    for package, names in CODE.items():
+    for package, names in sources.items():
         for file in sorted(files(package).iterdir(), key=lambda file: file.name):
             if file.name in names or (not names and file.name.endswith(".py")):
                 code.update(file.name.encode() + file.read_bytes())

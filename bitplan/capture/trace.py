@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 import torch
@@ -97,12 +98,16 @@ def _is_plain(graph: fx.Graph, known: Collection[str]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Export's own warnings and logged stack traces; what matters of them is in the error we raise."""
+    """Hides export's own warnings, logged stack traces and the graph that it prints where it fails; what matters of them
+    is in the error we raise. They are shown where the logger `bitplan` is set to DEBUG."""
+    if logging.getLogger("bitplan").isEnabledFor(logging.DEBUG):
+        yield
+        return
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

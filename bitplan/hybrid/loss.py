@@ -23,12 +23,15 @@ from bitplan.policies.realise.front import slices
 from bitplan.policies.realise.pipeline import code_formats
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile, cache_path
-from bitplan.profiles.measure_loss import profile_hashes
+from bitplan.profiles.measure_loss import CODE, profile_hashes
 from bitplan.profiles.metrics import Increase, effective_metric, increase
 from bitplan.progress import Reporter
 from bitplan.variant import FLOAT32
 
 Vector = NDArray[np.float32]
+
+SOURCES = CODE | {"bitplan.hybrid": ()}
+"""As CODE of whole networks: leaves are found, read and recovered by this package."""
 
 
 def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> LossProfile:
@@ -85,7 +88,7 @@ def hybrid_hashes(trained: HybridTrained, images: NDArray[Any], labels: NDArray[
     (control flow is part of the network)."""
     module = trained.runner.module
     state = {name: x.detach().float().cpu().numpy() for name, x in module.state_dict().items() if x.numel()}
-    hashes = profile_hashes(trained.network, state, images, labels)
+    hashes = profile_hashes(trained.network, state, images, labels, SOURCES)
     extra = [hashes["data"], trained.runner.preprocessing, trained.runner.batch, *_sources(module)]
     return hashes | {"data": hashlib.sha256(repr(extra).encode()).hexdigest()}
 

@@ -11,9 +11,9 @@ def result_note(config: Config) -> str:
     if config.model is None:
         built = "from bitplan.example import example_module as build"
     elif module == "torchvision":
-        built = f"from torchvision.models import {function} as build"
+        built = _import("torchvision.models", function)
     else:
-        built = f"from {module} import {function} as build"
+        built = _import(module, function)
     return f"""# Layers of a network, made by `optimize --hybrid`
 
 `network.bitplan` holds the layers that `policy.json` decided on; the rest of the network stays in torch. The module
@@ -29,3 +29,7 @@ module = replace_layers(build(), "network.bitplan", threads={config.threads})
 Where `build` returns (module, info), take the module; load its trained weights first where they lie in a file of their
 own.
 """
+
+
+def _import(module: str, function: str) -> str:
+    return f"from {module} import {function}" + ("" if function == "build" else " as build")

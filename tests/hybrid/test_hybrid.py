@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from torch import nn
 from bitplan.config import Config
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range
-from bitplan.hybrid import device_profile, load_hybrid, loss_profile
+from bitplan.hybrid import device_profile, load_hybrid, loss_profile, result_note
 from bitplan.hybrid.leaves import Call, find_leaves
+from bitplan.hybrid.loss import hybrid_hashes
 from bitplan.hybrid.outputs import arrays_of, flatten, joined
 from bitplan.hybrid.runner import Runner, with_largest_batch
 from bitplan.hybrid.timing import time_module
@@ -177,6 +180,24 @@ def test_the_loss_of_a_leaf_is_what_its_drop_in_costs(folder: Path) -> None:
     assert {k: v.tolist() for k, v in again.increases.items()} == {k: v.tolist() for k, v in profile.increases.items()}
 
 
+def test_losses_depend_on_the_sources_of_layer_mode(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = load_hybrid(config(), QUIET)
+    before = hybrid_hashes(trained, trained.data.calibration_x, None)
+    sources = tmp_path / "sources"
+    shutil.copytree(str(files("bitplan.hybrid")), sources)
+    monkeypatch.setattr(
+        "bitplan.profiles.measure_loss.files",
+        lambda package: sources if package == "bitplan.hybrid" else files(package),
+    )
+    assert hybrid_hashes(trained, trained.data.calibration_x, None) == before
+    with (sources / "twin.py").open("a") as file:
+        file.write("# another one\n")
+    after = hybrid_hashes(trained, trained.data.calibration_x, None)
+    assert {name for name in before if before[name] != after[name]} == {"encodings"}
+
+
 def test_an_interrupted_loss_profile_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BITPLAN_CACHE", str(tmp_path / "own"))
     trained = load_hybrid(config(), QUIET)
@@ -318,6 +339,8 @@ def test_without_hybrid_the_error_tells_of_it(folder: Path, command: Callable[..
     called = command("--model", "detector_network:build", "--data", "data.npz")
     assert called.code == 1
     assert "--hybrid" in called.err
+    assert "torch.ops" not in called.err  # the graph that torch.export prints when it fails
+    assert "torch.ops" in command("--model", "detector_network:build", "--data", "data.npz", "--verbose").err
 
 
 @pytest.mark.parametrize(
@@ -340,6 +363,24 @@ def test_profiles_alone_are_refused(folder: Path, command: Callable[..., Called]
     called = command("profile", "--model", "detector_network:build", "--data", "data.npz", "--hybrid")
     assert called.code == 2
     assert "main job" in called.err
+
+
+def test_stored_profiles_cannot_be_planned_from(folder: Path, command: Callable[..., Called]) -> None:
+    called = command("plan", "out", "--hybrid", "--budget", "7kB")
+    assert called.code == 2
+    assert "--hybrid --dry-run" in called.err
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("detector_network:build", "from detector_network import build"),
+        ("detector_network:make", "from detector_network import make as build"),
+        ("torchvision:resnet18", "from torchvision.models import resnet18 as build"),
+    ],
+)
+def test_the_note_imports_the_function_of_the_model(model: str, line: str) -> None:
+    assert f"\n{line}\n" in result_note(config(model=model))
 
 
 def test_the_key_in_a_file_must_be_true_or_false(folder: Path) -> None:
