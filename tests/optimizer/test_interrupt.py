@@ -10,6 +10,7 @@ import time
 import pytest
 
 LONG = """
+import signal
 import sys
 import numpy as np
 from bitplan.optimizer.builder import ProblemBuilder
@@ -26,6 +27,7 @@ for group in range(40):
     for other in range(group):
         builder.add_pair("loss", group, other, random.normal(size=(6, 6)))
 problem = builder.build("loss")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 print("ready", flush=True)
 try:
     BY_NAME[sys.argv[1]].solve(problem, time_limit=50)
