@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -53,6 +54,7 @@ def examine() -> dict[str, Any]:
             "isa_active": _runtime.active_isa(),
             "isa_available": _runtime.isa_levels(),
             "isa_known": _runtime.all_isas(),
+            "isa_lacks": lacking_features(_runtime.level_features()),
             "kernel_version": machine.kernel_version,
             "encodings": [name for _, name in _runtime.encodings()],
             "kernels": active_kernels(_runtime.active_isa()),
@@ -69,7 +71,10 @@ def table(findings: dict[str, Any]) -> Table:
     """The findings for people."""
     shown = Table("what", "finding", title="bitplan doctor", show_lines=False)
     for name, value in findings.items():
-        if isinstance(value, dict):
+        if name == "isa_lacks":
+            lines = (f"{level} needs {', '.join(features)}" for level, features in value.items())
+            value = escape("\n".join(lines) or "nothing")
+        elif isinstance(value, dict):
             separator = "\n" if name == "kernels" else ", "
             value = separator.join(
                 f"{escape(key)} {escape(found) if found else '[red]missing[/]'}" for key, found in value.items()
@@ -80,6 +85,13 @@ def table(findings: dict[str, Any]) -> Table:
             value = "-" if value is None else escape(str(value))
         shown.add_row(escape(name.replace("_", " ")), value)
     return shown
+
+
+def lacking_features(levels: Mapping[str, Mapping[str, bool]]) -> dict[str, list[str]]:
+    """By level that this machine cannot run: the processor features that it lacks, of those that the level needs. One
+    whose registers the operating system does not save counts as lacking."""
+    lacks = {level: [name for name, there in needs.items() if not there] for level, needs in levels.items()}
+    return {level: features for level, features in lacks.items() if features}
 
 
 def active_kernels(isa: str) -> dict[str, str]:

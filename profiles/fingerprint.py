@@ -15,8 +15,8 @@ from bitplan import __version__
 
 FEATURES = (
     *("sse4_1", "avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni"),
-    *("avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16", "avx512_vpopcntdq", "gfni"),
-    *("amx_tile", "amx_int8", "asimd", "asimddp", "i8mm"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni", "avx512_bf16", "avx512_vpopcntdq"),
+    *("gfni", "amx_tile", "amx_int8", "asimd", "asimddp", "i8mm"),
 )
 """The processor features that kernels can be made of, in the spelling of /proc/cpuinfo."""
 

@@ -8,6 +8,7 @@
 
 #include "codec.h"
 #include "error.h"
+#include "isa/levels.h"
 #include "layer_set.h"
 #include "load.h"
 #include "runtime.h"
@@ -205,6 +206,17 @@ std::vector<std::string> level_names(bool supported_only) {
   return names;
 }
 
+// By level, best first: by feature that it needs, whether this machine has it.
+py::dict level_features() {
+  py::dict result;
+  for (std::size_t i = 0; i < kLevelCount; ++i) {
+    py::dict features;
+    for (const Feature& feature : features_of(kLevels[i]->isa)) features[feature.name] = feature.present;
+    result[kLevels[i]->isa] = features;
+  }
+  return result;
+}
+
 std::vector<std::pair<unsigned, std::string>> encodings() {
   std::vector<std::pair<unsigned, std::string>> result;
   for (const CodecInfo& info : kCodecs) result.emplace_back(unsigned(info.codec), info.name);
@@ -251,6 +263,7 @@ PYBIND11_MODULE(_runtime, module) {
       .def_property("threads", &LayerSet::threads, &LayerSet::set_threads);
   module.def("isa_levels", [] { return level_names(true); });
   module.def("all_isas", [] { return level_names(false); });
+  module.def("level_features", level_features);
   module.def("active_isa", [] { return kernels_of("").isa; });
   module.def("encodings", encodings);
   module.attr("kernel_version") = kKernelVersion;

@@ -7,9 +7,10 @@ from io import StringIO
 from rich.console import Console
 
 from bitplan.compute import BYTES, FLOATS, KERNELS
-from bitplan.doctor import INSTRUCTIONS, active_kernels, examine, table
+from bitplan.doctor import INSTRUCTIONS, active_kernels, examine, lacking_features, table
 from bitplan.encodings import ENCODINGS
 from bitplan.kernels import _runtime
+from bitplan.profiles.fingerprint import FEATURES, this_machine
 
 
 def shown(findings: dict[str, object]) -> str:
@@ -57,3 +58,36 @@ def test_every_level_but_the_portable_one_has_its_instructions() -> None:
     assert all(set(instructions) == set(KERNELS) for instructions in INSTRUCTIONS.values())
     assert examine()["kernels"]["float32@f32"].startswith(FLOATS)
     assert examine()["kernels"]["int8@u8,u4,u2,u1"].startswith(BYTES)
+
+
+def test_a_level_that_cannot_run_shows_the_features_that_are_lacking() -> None:
+    avx2 = dict.fromkeys(["avx2", "fma"], True)
+    levels = {
+        "avx512vnni": avx2 | {"avx512_vnni": True, "avx512vbmi": False, "gfni": False},
+        "avx2": avx2,
+        "portable": {},
+    }
+    lacks = lacking_features(levels)
+    assert lacks == {"avx512vnni": ["avx512vbmi", "gfni"]}
+    assert "avx512vnni needs avx512vbmi, gfni" in shown({"isa_lacks": lacks})
+    assert "isa lacks" in shown({"isa_lacks": {}}) and "nothing" in shown({"isa_lacks": {}})
+
+
+def test_levels_lack_features_exactly_where_they_cannot_run() -> None:
+    levels = _runtime.level_features()
+    assert list(levels) == _runtime.all_isas()
+    lacks = examine()["isa_lacks"]
+    assert [level for level in levels if level not in lacks] == _runtime.isa_levels()
+    known = set(this_machine().features)
+    younger = {
+        "avx_vnni",
+        "amx_tile",
+        "amx_int8",
+    }  # than some kernels of the system, which do not list or not save them
+    for needs in levels.values():
+        assert {name for name, there in needs.items() if there} - known <= younger
+        assert {name for name, there in needs.items() if not there} & known <= younger
+
+
+def test_the_fingerprint_knows_every_feature_that_a_level_needs() -> None:
+    assert {name for needs in _runtime.level_features().values() for name in needs} <= set(FEATURES)

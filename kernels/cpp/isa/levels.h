@@ -7,9 +7,22 @@
 // either. A new level is also named in sources.cmake, in levels.cpp and in tests/kernels/test_kernels_cpp.py.
 #pragma once
 
+#include <string_view>
+#include <vector>
+
 #include "../kernel_table.h"
 
 namespace bitplan {
+
+// What a level needs, by its name in Linux's /proc/cpuinfo. An extension whose registers the operating system does not
+// save counts as absent.
+struct Feature {
+  const char* name;
+  bool present;
+};
+
+// All that the level of this name needs; empty for the portable one. The level is supported exactly if all are present.
+std::vector<Feature> features_of(std::string_view isa);
 
 // Asked of the CPU and of the operating system (saved register state), in code that needs no extension itself.
 bool has_nothing_special();
