@@ -7,31 +7,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "../../kernels/cpp/kernel_table.h"
+#include "testing.h"
 
 namespace {
 
 using namespace bitplan;
-using std::size_t;
-template <class T>
-using Vec = std::vector<T>;
-
-std::mt19937 generator(20240501);
-int failures = 0;
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-size_t draw_size(size_t low, size_t high) { return std::uniform_int_distribution<size_t>(low, high)(generator); }
-
-void expect(bool good, const KernelTable& k, const char* what, std::initializer_list<size_t> sizes) {
-  if (good || ++failures > 40) return;
-  std::printf("MISMATCH %s %s", k.isa, what);
-  for (size_t s : sizes) std::printf(" %zu", s);
-  std::printf("\n");
-}
+using namespace bitplan::testing;
 
 enum class Fill { random, zeros, ones };
 

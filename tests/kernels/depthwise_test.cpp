@@ -7,10 +7,10 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <random>
 #include <vector>
 
 #include "../../kernels/cpp/isa/levels.h"
+#include "testing.h"
 
 namespace bitplan {
 extern const KernelTable kAvx2VnniStandIn;
@@ -19,16 +19,7 @@ extern const KernelTable kAvx2VnniStandIn;
 namespace {
 
 using namespace bitplan;
-using std::size_t;
-template <class T>
-using Vec = std::vector<T>;
-
-std::mt19937 generator(20240501);
-int failures = 0;
-
-size_t draw(size_t low, size_t high) { return std::uniform_int_distribution<size_t>(low, high)(generator); }
-int draw_int(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-float draw_float() { return std::uniform_real_distribution<float>(-2, 2)(generator); }
+using namespace bitplan::testing;
 
 // Pixels of `channels` elements, every one a block of its own, and lines of columns that point to them, the lines as
 // long as the contract says: a sanitizer sees what is read beyond.
@@ -47,7 +38,7 @@ struct Lines {
     }
     for (size_t i = 0; i < tile.rows * tile.height; ++i) {
       columns.emplace_back();
-      for (size_t x = 0; x < tile.columns(); ++x) columns.back().push_back(pixels[draw(0, count - 1)].data());
+      for (size_t x = 0; x < tile.columns(); ++x) columns.back().push_back(pixels[draw_size(0, count - 1)].data());
     }
     for (const auto& line : columns) lines.push_back(line.data());
   }
@@ -88,10 +79,10 @@ void expect(bool good, const KernelTable& k, const char* what, const DepthwiseTi
 }
 
 void test_bytes(const KernelTable& k, const DepthwiseTile& tile, bool extreme) {
-  const size_t ldc = tile.channels + draw(0, 5);
-  const Lines<std::uint8_t> a(tile, [&] { return std::uint8_t(extreme ? 255 : draw_int(0, 255)); });
+  const size_t ldc = tile.channels + draw_size(0, 5);
+  const Lines<std::uint8_t> a(tile, [&] { return std::uint8_t(extreme ? 255 : draw(0, 255)); });
   const auto w = draw_weights<std::int8_t>(
-      tile, [&] { return std::int8_t(extreme ? (draw_int(0, 9) ? 127 : -127) : draw_int(-127, 127)); });
+      tile, [&] { return std::int8_t(extreme ? (draw(0, 9) ? 127 : -127) : draw(-127, 127)); });
   Vec<std::int32_t> c(tile.rows * tile.pixels * ldc, 77);
   k.depthwise_u8s8(a.lines.data(), tile, w.data(), c.data(), ldc);
   expect(all_of(c, tile, ldc, 77,
@@ -102,9 +93,9 @@ void test_bytes(const KernelTable& k, const DepthwiseTile& tile, bool extreme) {
 }
 
 void test_floats(const KernelTable& k, const DepthwiseTile& tile) {
-  const size_t ldc = tile.channels + draw(0, 5);
-  const Lines<float> a(tile, draw_float);
-  const auto w = draw_weights<float>(tile, draw_float);
+  const size_t ldc = tile.channels + draw_size(0, 5);
+  const Lines<float> a(tile, [] { return draw_float(); });
+  const auto w = draw_weights<float>(tile, [] { return draw_float(); });
   Vec<float> c(tile.rows * tile.pixels * ldc, 77);
   k.depthwise_f32(a.lines.data(), tile, w.data(), c.data(), ldc);
   const double tolerance = 1e-6 * static_cast<double>(tile.height * tile.width);
@@ -129,11 +120,11 @@ void test_floats(const KernelTable& k, const DepthwiseTile& tile) {
 DepthwiseTile draw_tile(size_t height, size_t width) {
   DepthwiseTile tile{};
   tile.height = height, tile.width = width;
-  tile.stride = draw(1, draw(0, 3) ? 2 : 4);
-  tile.dilation = draw(0, 3) ? 1 : draw(2, 3);
-  tile.rows = draw(1, 3), tile.pixels = draw(1, 19);
-  tile.first = draw(0, 2) * 16, tile.channels = draw(0, 1) ? draw(1, 70) : 16 * draw(1, 4);
-  tile.w_stride = tile.first + tile.channels + draw(0, 9);
+  tile.stride = draw_size(1, draw_size(0, 3) ? 2 : 4);
+  tile.dilation = draw_size(0, 3) ? 1 : draw_size(2, 3);
+  tile.rows = draw_size(1, 3), tile.pixels = draw_size(1, 19);
+  tile.first = draw_size(0, 2) * 16, tile.channels = draw_size(0, 1) ? draw_size(1, 70) : 16 * draw_size(1, 4);
+  tile.w_stride = tile.first + tile.channels + draw_size(0, 9);
   return tile;
 }
 
@@ -144,8 +135,8 @@ void test_level(const KernelTable& k) {
       test_floats(k, draw_tile(size, size));
     }
   for (int i = 0; i < 60; ++i) {
-    test_bytes(k, draw_tile(draw(1, 9), draw(1, 9)), i % 4 == 0);
-    test_floats(k, draw_tile(draw(1, 9), draw(1, 9)));
+    test_bytes(k, draw_tile(draw_size(1, 9), draw_size(1, 9)), i % 4 == 0);
+    test_floats(k, draw_tile(draw_size(1, 9), draw_size(1, 9)));
   }
 }
 

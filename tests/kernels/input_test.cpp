@@ -1,36 +1,23 @@
 // What an image becomes at the network's input, at every supported level, against plain loops. Exit code 1 and one line
 // per mismatch where something differs. See test_kernels_cpp.py for how it is built.
 #include <cstdio>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "../../kernels/cpp/kernel_table.h"
+#include "testing.h"
 
 namespace {
 
 using namespace bitplan;
-using std::size_t;
+using namespace bitplan::testing;
 
 constexpr size_t kBehind = 70;  // elements that must stay as they are
-
-std::mt19937 generator(20260302);
-int failures = 0;
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
 
 template <class T>
 std::vector<T> draw_many(size_t n) {
   std::vector<T> values(n);
   for (T& value : values) value = static_cast<T>(draw(0, 255));
   return values;
-}
-
-template <class T>
-void expect_same(const std::vector<T>& found, const std::vector<T>& expected, const KernelTable& k,
-                 const std::string& what) {
-  if (found == expected) return;
-  if (++failures <= 40) std::printf("MISMATCH %s %s\n", k.isa, what.c_str());
 }
 
 // `kernel(out)` must write map(channel, element) of every pixel, and nothing else.
@@ -41,7 +28,7 @@ void test_interleaved(const KernelTable& k, const std::vector<T>& in, size_t pla
   for (size_t x = 0; x < n; ++x)
     for (size_t ch = 0; ch < channels; ++ch) expected[x * channels + ch] = map(ch, in[ch * plane + x]);
   kernel(found.data());
-  expect_same(found, expected, k, name + " of " + std::to_string(n) + " x " + std::to_string(channels));
+  expect(found == expected, k, name + " of " + std::to_string(n) + " x " + std::to_string(channels));
 }
 
 void test_level(const KernelTable& k) {

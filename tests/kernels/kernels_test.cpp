@@ -9,25 +9,16 @@
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "../../kernels/cpp/kernel_table.h"
+#include "testing.h"
 
 namespace {
 
 using namespace bitplan;
-using std::size_t;
-template <class T>
-using Vec = std::vector<T>;
-
-std::mt19937 generator(20240501);
-int failures = 0;
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-float draw_float(float low, float high) { return std::uniform_real_distribution<float>(low, high)(generator); }
+using namespace bitplan::testing;
 
 template <class T>
 Vec<T> draw_ints(size_t n, int low, int high) {
@@ -39,11 +30,6 @@ Vec<float> draw_floats(size_t n, float low = -2, float high = 2) {
   Vec<float> v(n);
   for (float& x : v) x = draw_float(low, high);
   return v;
-}
-
-void expect(bool good, const KernelTable& k, const std::string& what) {
-  if (good) return;
-  if (++failures <= 40) std::printf("MISMATCH %s %s\n", k.isa, what.c_str());
 }
 
 // |a - b| <= tolerance * max(1, |b|); two NaNs agree.

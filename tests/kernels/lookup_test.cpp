@@ -7,31 +7,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <initializer_list>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "../../kernels/cpp/kernel_table.h"
+#include "testing.h"
 
 namespace {
 
 using namespace bitplan;
-using std::size_t;
-template <class T>
-using Vec = std::vector<T>;
-
-std::mt19937 generator(20240501);
-int failures = 0;
-
-size_t draw(size_t low, size_t high) { return std::uniform_int_distribution<size_t>(low, high)(generator); }
-
-void expect(bool good, const KernelTable& k, const char* what, std::initializer_list<size_t> sizes) {
-  if (good || ++failures > 40) return;
-  std::printf("MISMATCH %s %s", k.isa, what);
-  for (size_t s : sizes) std::printf(" %zu", s);
-  std::printf("\n");
-}
+using namespace bitplan::testing;
 
 enum class Fill { random, zeros, ones };
 
@@ -84,13 +68,13 @@ std::int32_t sign(const Vec<std::uint8_t>& signs, size_t units, size_t o, size_t
 
 void test_conv_lookup(const KernelTable& k, size_t taps, size_t words, unsigned planes, size_t rows, size_t blocks,
                       bool ternary, Fill inputs, Fill weights) {
-  const size_t units = taps * words, n = 32 * blocks, ldc = n + draw(0, 5);
+  const size_t units = taps * words, n = 32 * blocks, ldc = n + draw_size(0, 5);
   Vec<Run> runs;  // rows share runs, as the pixels of a convolution do
   for (size_t i = 0; i <= rows * taps / 2; ++i) runs.emplace_back(k, words, planes, inputs);
   Vec<const Run*> of(rows * taps);
   Vec<const std::uint8_t*> pointers(rows * taps);
   for (size_t i = 0; i < rows * taps; ++i) {
-    of[i] = &runs[draw(0, runs.size() - 1)];
+    of[i] = &runs[draw_size(0, runs.size() - 1)];
     pointers[i] = of[i]->tables.data();
   }
   const auto signs = draw_bits<std::uint8_t>(units * blocks * 128, weights),
@@ -121,10 +105,10 @@ void test(const KernelTable& k) {
       for (Fill fill : {Fill::random, Fill::zeros, Fill::ones}) test_build_tables(k, words, planes, fill);
     for (bool ternary : {false, true}) {
       for (int i = 0; i < 40; ++i)
-        test_conv_lookup(k, draw(1, 9), draw(1, 6), planes, draw(0, 20), draw(1, 3), ternary, Fill::random,
-                         Fill::random);
+        test_conv_lookup(k, draw_size(1, 9), draw_size(1, 6), planes, draw_size(0, 20), draw_size(1, 3), ternary,
+                         Fill::random, Fill::random);
       for (size_t rows = 0; rows <= kMaxRows; ++rows)
-        test_conv_lookup(k, draw(1, 3), draw(1, 3), planes, rows, 1, ternary, Fill::random, Fill::random);
+        test_conv_lookup(k, draw_size(1, 3), draw_size(1, 3), planes, rows, 1, ternary, Fill::random, Fill::random);
       // The largest sums, along more units than any narrow sum can hold.
       for (Fill weights : {Fill::random, Fill::zeros, Fill::ones})
         test_conv_lookup(k, 9, 25, planes, 5, 1, ternary, Fill::ones, weights);

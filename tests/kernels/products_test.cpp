@@ -9,12 +9,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <initializer_list>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "../../kernels/cpp/isa/levels.h"
+#include "testing.h"
 
 namespace bitplan {
 extern const KernelTable kAvx2VnniStandIn, kAmxStandIn;
@@ -23,27 +22,12 @@ extern const KernelTable kAvx2VnniStandIn, kAmxStandIn;
 namespace {
 
 using namespace bitplan;
-using std::size_t;
-template <class T>
-using Vec = std::vector<T>;
-
-std::mt19937 generator(20240501);
-int failures = 0;
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-size_t draw_size(size_t low, size_t high) { return std::uniform_int_distribution<size_t>(low, high)(generator); }
+using namespace bitplan::testing;
 
 Vec<float> draw_floats(size_t n) {
   Vec<float> v(n);
-  for (float& x : v) x = std::uniform_real_distribution<float>(-2, 2)(generator);
+  for (float& x : v) x = draw_float();
   return v;
-}
-
-void expect(bool good, const KernelTable& k, const char* what, std::initializer_list<size_t> sizes) {
-  if (good || ++failures > 40) return;
-  std::printf("MISMATCH %s %s", k.isa, what);
-  for (size_t s : sizes) std::printf(" %zu", s);
-  std::printf("\n");
 }
 
 // Rows of runs, every run being a block of its own, as long as the contract says: a sanitizer sees what is read beyond.

@@ -7,30 +7,18 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "../../kernels/cpp/kernel_table.h"
+#include "testing.h"
 
 namespace {
 
 using namespace bitplan;
-using std::size_t;
+using namespace bitplan::testing;
 
 constexpr Format kPlaneFormats[] = {Format::u4, Format::u2, Format::u1};
 constexpr std::uint32_t kUntouched = 0x5a5a5a5a;
-
-std::mt19937 generator(20260301);
-int failures = 0;
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-float draw_float(float low, float high) { return std::uniform_real_distribution<float>(low, high)(generator); }
-
-void expect(bool good, const KernelTable& k, const std::string& what) {
-  if (good) return;
-  if (++failures <= 40) std::printf("MISMATCH %s %s\n", k.isa, what.c_str());
-}
 
 unsigned code_of(float x, Format format, const Range& range) {
   if (format == Format::u1) return x > range.scale * (0.5f - range.zero_point);
