@@ -1,10 +1,14 @@
-"""What tests of several folders share: one small network, and the way to the real data."""
+"""What tests of several folders share: one small network, the way to the real data, and the command called in this process."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,3 +78,36 @@ def test_data() -> Path:
     if not folder or not (Path(folder) / "refnets.py").exists():
         pytest.skip("real data not found: set BITPLAN_TEST_DATA to its folder")
     return Path(folder)
+
+
+@dataclass
+class Called:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return dict(json.loads(self.out.strip().splitlines()[-1]))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all jobs of this process: kernels and calls are timed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Called]:
+    """Calls `optimize` with these arguments in `folder`, which the folder of the tests defines."""
+    from bitplan.cli import main
+
+    def call(*arguments: str) -> Called:
+        monkeypatch.setattr(sys, "argv", ["optimize", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Called(int(ended.value.code or 0), out, err)
+
+    return call

@@ -1,11 +1,9 @@
-"""A tiny network and a tiny data set in a folder of their own, and the command called in this process."""
+"""A tiny network and a tiny data set in a folder of their own."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+
+Command = Callable[..., Any]
 
 MODEL = """
 import torch
@@ -73,23 +73,6 @@ def not_finite(outputs, labels):
 """
 
 
-@dataclass
-class Called:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out.strip().splitlines()[-1])
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all commands of this process: the kernels are timed once."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
     """The current folder: a model module and a data set."""
@@ -105,26 +88,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path
 
 
 @pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Called]:
-    """Calls `optimize` with these arguments."""
-    from bitplan.cli import main
-
-    def call(*arguments: str) -> Called:
-        monkeypatch.setattr(sys, "argv", ["optimize", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return Called(int(ended.value.code or 0), out, err)
-
-    return call
-
-
-@pytest.fixture
-def tiny(command: Callable[..., Called]) -> Callable[..., Called]:
+def tiny(command: Command) -> Command:
     """Calls `optimize` on the tiny network with a small menu."""
 
-    def call(*arguments: str, menu: str = "float32,int8,int4,binary") -> Called:
+    def call(*arguments: str, menu: str = "float32,int8,int4,binary") -> Any:
         subject = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings", menu]
         return command(*subject, "--compare", "none", "--json", *arguments)
 

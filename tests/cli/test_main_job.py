@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy
 
-Command = Callable[..., "Called"]  # type: ignore[name-defined]  # noqa: F821
+Command = Callable[..., Any]
 
 
 def test_a_met_target_leaves_artifact_policy_and_result(tiny: Command, folder: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,35 +35,9 @@ from bitplan.result import MISSED
 from bitplan.variant import FLOAT32, Variant
 from bitplan.workflow import optimise
 
+Command = Callable[..., Any]
 QUIET = Reporter(quiet=True)
 LAYERS = ["stem.0", "depthwise", "down", "lateral", "head", "token", "classify"]
-
-
-@dataclass
-class Called:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return dict(json.loads(self.out.strip().splitlines()[-1]))
-
-
-@pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Called]:
-    """Calls `optimize` with these arguments."""
-    from bitplan.cli import main
-
-    def call(*arguments: str) -> Called:
-        monkeypatch.setattr(sys, "argv", ["optimize", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return Called(int(ended.value.code or 0), out, err)
-
-    return call
 
 
 @pytest.fixture
@@ -299,9 +271,7 @@ def test_a_target_that_only_the_prediction_meets_is_missed(folder: Path, quick: 
     assert result.misses == ["latency 0.600 ms > 0.550 ms"]
 
 
-def test_a_target_below_the_rest_is_infeasible(
-    folder: Path, command: Callable[..., Called], quick: list[dict[str, Any]]
-) -> None:
+def test_a_target_below_the_rest_is_infeasible(folder: Path, command: Command, quick: list[dict[str, Any]]) -> None:
     arguments = ["--model", "detector_network:build", "--data", "data.npz", "--encodings", "float32,int8", "--hybrid"]
     called = command(*arguments, "--target-latency", "0.1ms", "--dry-run")
     assert called.code == 3
@@ -316,9 +286,7 @@ def test_a_classifier_has_accuracy_and_a_drop(folder: Path, quick: list[dict[str
     assert result.outcome.evaluation.loss_metric == "kl"
 
 
-def test_an_edited_policy_can_be_carried_out(
-    folder: Path, command: Callable[..., Called], quick: list[dict[str, Any]]
-) -> None:
+def test_an_edited_policy_can_be_carried_out(folder: Path, command: Command, quick: list[dict[str, Any]]) -> None:
     arguments = ["--model", "detector_network:build", "--data", "data.npz", "--hybrid"]
     assert (
         command(*arguments, "--budget", "7kB", "--encodings", "int8,binary@u2", "--compare", "none", "-o", "out").code
@@ -335,7 +303,7 @@ def test_an_edited_policy_can_be_carried_out(
     assert (folder / "again" / "LOAD.md").exists()
 
 
-def test_without_hybrid_the_error_tells_of_it(folder: Path, command: Callable[..., Called]) -> None:
+def test_without_hybrid_the_error_tells_of_it(folder: Path, command: Command) -> None:
     called = command("--model", "detector_network:build", "--data", "data.npz")
     assert called.code == 1
     assert "--hybrid" in called.err
@@ -353,19 +321,19 @@ def test_without_hybrid_the_error_tells_of_it(folder: Path, command: Callable[..
         (["--model", "detector_network:build", "--data", "data.npz", "--loss-metric", "task"], 2, "task loss needs"),
     ],
 )
-def test_bad_input(folder: Path, command: Callable[..., Called], options: list[str], code: int, text: str) -> None:
+def test_bad_input(folder: Path, command: Command, options: list[str], code: int, text: str) -> None:
     called = command(*options, "--hybrid", "--encodings", "float32", "--dry-run")
     assert called.code == code, called.err
     assert text in called.err.replace("\n", " ")
 
 
-def test_profiles_alone_are_refused(folder: Path, command: Callable[..., Called]) -> None:
+def test_profiles_alone_are_refused(folder: Path, command: Command) -> None:
     called = command("profile", "--model", "detector_network:build", "--data", "data.npz", "--hybrid")
     assert called.code == 2
     assert "main job" in called.err
 
 
-def test_stored_profiles_cannot_be_planned_from(folder: Path, command: Callable[..., Called]) -> None:
+def test_stored_profiles_cannot_be_planned_from(folder: Path, command: Command) -> None:
     called = command("plan", "out", "--hybrid", "--budget", "7kB")
     assert called.code == 2
     assert "--hybrid --dry-run" in called.err
