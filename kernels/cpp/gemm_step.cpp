@@ -220,14 +220,20 @@ void GemmStep::run_tiles(Part& part, Span rows, Span units, const ThreadScratch&
       levels += panel.blocks * layer_.block_bytes();
     });
   }
-  for_each_tile(rows, [&](Span tile) {
+  const auto multiply = [&](Span tile) {
     std::int8_t* levels = scratch.levels;
     panels_.for_each(units, [&](const Panel& panel) {
       part.multiply(tile, panel,
                     layer_.ready() ? part.fetch(panel, nullptr) : reinterpret_cast<const std::uint8_t*>(levels));
       levels += panel.blocks * layer_.block_bytes();
     });
-  });
+  };
+  if (!layer_.kept_apart()) return for_each_tile(rows, multiply);
+  // Rows are added up by 32: tiles of equal height would fill no vector.
+  for (Span tile = rows; tile.begin < rows.end; tile.begin = tile.end) {
+    tile.end = std::min(rows.end, tile.begin + kMaxRows);
+    multiply(tile);
+  }
 }
 
 // The blocks that one row can be multiplied by straight from their codes; they end where a word of planes does.
