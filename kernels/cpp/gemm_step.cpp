@@ -7,6 +7,8 @@ namespace {
 
 // Decoded levels of a part stay in L2 up to this size; more are decoded panel by panel, each for all rows of the part.
 constexpr std::size_t kMaxDecodedBytes = std::size_t(512) << 10;
+// The same where rows are transposed, which costs as much as their products with a few channels.
+constexpr std::size_t kMaxDecodedSigns = std::size_t(768) << 10;
 // What fetching a part's weights costs, and decoding them too (see split_work).
 constexpr std::size_t kFetchRows = 2, kDecodeRows = 6;
 // Bytes of a run: shorter ones are packed.
@@ -36,13 +38,17 @@ std::size_t GemmStep::decoded_bytes(Span units) const {
 
 GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
   const std::size_t all = decoded_bytes({0, panels_.units()}), panel = kMaxBlocks * layer_.block_bytes();
-  const std::size_t kept = rows_ == Rows::packed ? all : std::min(all, kMaxDecodedBytes);
+  const std::size_t most = layer_.kept_apart() ? kMaxDecodedSigns : kMaxDecodedBytes;
+  const std::size_t kept = rows_ == Rows::packed ? all : std::min(all, most);
+  const std::size_t panels = layer_.kept_apart() ? layer_.kept_panels.start.size() - 1 : 0;
   Carver carver(at);
   ThreadScratch scratch{};
   scratch.rows = carver.take<std::uint8_t>(rows_ == Rows::packed ? kMaxRows * row_elements() * element() : 0);
   scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::indirect ? kMaxRows * indirection_.taps() : 0);
   scratch.levels = carver.take<std::int8_t>(layer_.ready() ? 0 : std::max(kept, panel));
   scratch.decode_buffer = carver.take<std::int8_t>(layer_.ready() ? 0 : layer_.decode_buffer_bytes());
+  scratch.columns = carver.take<std::uint8_t>(panels > 0 ? kMaxRows * layer_.shape.reduction() : 0);
+  scratch.run_starts = carver.take<std::uint32_t>(panels * (KeptPanels::kRuns + 1));
   scratch.accumulators = carver.take<float>(kAccumulators);
   scratch.used = carver.used();
   return scratch;
@@ -85,6 +91,10 @@ class GemmStep::Part {
     if (layer.ready())
       return layer.codes.data() + (panel.group * layer.group_blocks() + panel.first_block) * layer.block_bytes();
     layer.decode_blocks(call_.kernels, panel.group, panel.first_block, panel.blocks, levels, scratch_.decode_buffer);
+    if (layer.kept_apart()) {
+      const std::size_t number = layer.panel_of(panel.group, panel.first_block);
+      layer.kept_panels.find_runs(number, run_starts(number));
+    }
     return reinterpret_cast<const std::uint8_t*>(levels);
   }
 
@@ -99,6 +109,7 @@ class GemmStep::Part {
     } else {
       auto* const sums = static_cast<std::int32_t*>(scratch_.accumulators);
       form_sums(panel, reinterpret_cast<const std::int8_t*>(weights), sums, width);
+      if (step_.layer_.kept_apart()) add_kept(panel, sums, width);
       store_outputs(call_, step_.layer_, step_.finish_, place, sums, width);
     }
   }
@@ -125,6 +136,26 @@ class GemmStep::Part {
         data_ = scratch_.rows;
         stride_ = step_.row_elements();
     }
+    if (step_.layer_.kept_apart()) transpose_rows();
+  }
+
+  void transpose_rows() const {
+    const std::size_t taps = step_.layer_.taps(), k = step_.layer_.shape.reduction();
+    if (step_.rows_ == Rows::indirect)
+      return call_.kernels.write_columns(scratch_.pointers, taps, k / taps, count_, scratch_.columns);
+    const std::uint8_t* pointers[kMaxRows];
+    for (std::size_t row = 0; row < count_; ++row) pointers[row] = data_ + row * stride_;
+    call_.kernels.write_columns(pointers, 1, k, count_, scratch_.columns);
+  }
+
+  std::uint32_t* run_starts(std::size_t panel) const { return scratch_.run_starts + panel * (KeptPanels::kRuns + 1); }
+
+  void add_kept(const Panel& panel, std::int32_t* sums, std::size_t width) const {
+    const Layer& layer = step_.layer_;
+    const std::uint32_t* const starts = run_starts(layer.panel_of(panel.group, panel.first_block));
+    const KeptBytes kept{starts + panel.first_block % kMaxBlocks * 2 * kBlock, layer.kept_panels.place.data(),
+                         layer.kept_panels.magnitude.data()};
+    call_.kernels.add_kept_bytes(scratch_.columns, count_, kept, layer.unit, panel.channels, sums, width);
   }
 
   void form_sums(const Panel& panel, const std::int8_t* weights, std::int32_t* sums, std::size_t width) const {
@@ -155,17 +186,33 @@ class GemmStep::Part {
   std::size_t stride_ = 0;  // elements
 };
 
+// Units whose decoded levels stay in cache together, whole panels.
+std::size_t GemmStep::units_at_once() const {
+  constexpr std::size_t kUnitsOfPanel = kMaxBlocks * kBlock / Panels::kUnitChannels;
+  const std::size_t panels = kMaxDecodedSigns / (kMaxBlocks * layer_.block_bytes());
+  return kUnitsOfPanel * std::max<std::size_t>(panels, 1);
+}
+
 void GemmStep::run_part(const Call& call, const std::uint8_t* input, Span rows, Span units, std::size_t thread) const {
   const ThreadScratch scratch = carve(call.thread_scratch(thread));
   Part part(*this, call, input, scratch);
   // Weights that leave the cache are read once, for all rows; else rows are addressed or packed once, for all channels.
-  if (tile_count(rows) == 1 || (rows_ != Rows::packed && decoded_bytes(units) > kMaxDecodedBytes)) {
+  if (tile_count(rows) == 1 ||
+      (rows_ != Rows::packed && !layer_.kept_apart() && decoded_bytes(units) > kMaxDecodedBytes)) {
     panels_.for_each(units, [&](const Panel& panel) {
       const std::uint8_t* const weights = part.fetch(panel, scratch.levels);
       for_each_tile(rows, [&](Span tile) { part.multiply(tile, panel, weights); });
     });
     return;
   }
+  if (rows_ == Rows::packed || !layer_.kept_apart()) return run_tiles(part, rows, units, scratch);
+  for (Span some = units; some.begin < units.end; some.begin = some.end) {
+    some.end = std::min(units.end, some.begin + units_at_once());
+    run_tiles(part, rows, some, scratch);
+  }
+}
+
+void GemmStep::run_tiles(Part& part, Span rows, Span units, const ThreadScratch& scratch) const {
   if (!layer_.ready()) {
     std::int8_t* levels = scratch.levels;
     panels_.for_each(units, [&](const Panel& panel) {
@@ -173,14 +220,20 @@ void GemmStep::run_part(const Call& call, const std::uint8_t* input, Span rows, 
       levels += panel.blocks * layer_.block_bytes();
     });
   }
-  for_each_tile(rows, [&](Span tile) {
+  const auto multiply = [&](Span tile) {
     std::int8_t* levels = scratch.levels;
     panels_.for_each(units, [&](const Panel& panel) {
       part.multiply(tile, panel,
                     layer_.ready() ? part.fetch(panel, nullptr) : reinterpret_cast<const std::uint8_t*>(levels));
       levels += panel.blocks * layer_.block_bytes();
     });
-  });
+  };
+  if (!layer_.kept_apart()) return for_each_tile(rows, multiply);
+  // Rows are added up by 32: tiles of equal height would fill no vector.
+  for (Span tile = rows; tile.begin < rows.end; tile.begin = tile.end) {
+    tile.end = std::min(rows.end, tile.begin + kMaxRows);
+    multiply(tile);
+  }
 }
 
 // The blocks that one row can be multiplied by straight from their codes; they end where a word of planes does.

@@ -27,6 +27,8 @@ class GemmStep : public Step {
     std::uint8_t* rows;             // packed
     const std::uint8_t** pointers;  // indirect
     std::int8_t *levels, *decode_buffer;
+    std::uint8_t* columns;      // of a tile's rows, kept weights apart
+    std::uint32_t* run_starts;  // [panels][KeptPanels::kRuns + 1]
     void* accumulators;
     std::size_t used;
   };
@@ -39,8 +41,10 @@ class GemmStep : public Step {
   std::size_t row_elements() const { return floats() ? layer_.shape.reduction() : kStep * layer_.k_steps(); }
   std::size_t total_rows(std::size_t batch) const { return batch * finish_.outputs[0].rows(); }
   std::size_t decoded_bytes(Span units) const;
+  std::size_t units_at_once() const;
   ThreadScratch carve(std::uint8_t* at) const;
   const std::uint8_t* unpack(const Call& call) const;
+  void run_tiles(Part& part, Span rows, Span units, const ThreadScratch& scratch) const;
   std::size_t one_row_blocks(std::size_t batch) const;
   void run_part(const Call& call, const std::uint8_t* input, Span rows, Span units, std::size_t thread) const;
   void run_one_row(const Call& call, const std::uint8_t* input, std::size_t blocks) const;

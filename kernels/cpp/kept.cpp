@@ -1,6 +1,7 @@
 #include "kept.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "codec.h"
 #include "error.h"
@@ -91,6 +92,48 @@ KeptLevels by_panel(const LayerShape& shape, const std::vector<KeptWeight>& kept
     lists.level.push_back(weight.level);
   }
   for (std::size_t i = 0; i + 1 < lists.start.size(); ++i) lists.start[i + 1] += lists.start[i];
+  return lists;
+}
+
+void KeptPanels::find_runs(std::size_t number, std::uint32_t* run_start) const {
+  std::fill_n(run_start, kRuns + 1, start[number]);
+  for (std::uint32_t i = start[number]; i < start[number + 1]; ++i) run_start[(place[i] >> kColumnBits) + 1] = i + 1;
+  for (std::size_t run = 0; run < kRuns; ++run) run_start[run + 1] = std::max(run_start[run + 1], run_start[run]);
+}
+
+KeptPanels by_run(const LayerShape& shape, const StoredKept& kept, std::uint8_t* codes) {
+  constexpr std::size_t kChannels = kBlock * kMaxBlocks;
+  const std::size_t outputs = shape.group_outputs(), panels = (outputs + kChannels - 1) / kChannels;
+  struct Entry {
+    std::uint32_t place;
+    std::uint8_t magnitude;
+  };
+  std::vector<Entry> entries;
+  entries.reserve(kept.weights.size());
+  KeptPanels lists;
+  lists.start.assign(shape.groups * panels + 1, 0);
+  for (const KeptWeight& weight : kept.weights) {  // the stream's order is that of groups and panels
+    const auto [channel, k] = position_of(shape, weight.index);
+    const std::size_t in_group = channel % outputs;
+    ++lists.start[channel / outputs * panels + in_group / kChannels + 1];
+    const bool positive = weight.level >= 0;
+    std::uint8_t& byte = codes[weight.index / 8];
+    byte = std::uint8_t((byte & ~(1u << weight.index % 8)) | unsigned(positive) << weight.index % 8);
+    const int residual = weight.level - (positive ? kept.unit : -kept.unit);
+    const std::size_t run = 2 * (in_group % kChannels) + (residual >= 0);
+    entries.push_back({std::uint32_t(run << kColumnBits | k), std::uint8_t(std::abs(residual))});
+  }
+  for (std::size_t i = 0; i + 1 < lists.start.size(); ++i) {
+    lists.start[i + 1] += lists.start[i];
+    std::sort(entries.begin() + lists.start[i], entries.begin() + lists.start[i + 1],
+              [](const Entry& a, const Entry& b) { return a.place < b.place; });
+  }
+  lists.place.reserve(entries.size());
+  lists.magnitude.reserve(entries.size());
+  for (const Entry& entry : entries) {
+    lists.place.push_back(entry.place);
+    lists.magnitude.push_back(entry.magnitude);
+  }
   return lists;
 }
 

@@ -41,6 +41,22 @@ struct KeptLevels {
 };
 KeptLevels by_panel(const LayerShape& shape, const std::vector<KeptWeight>& kept);
 
+// Kernel bytes where the table has add_kept_bytes: by panel of kMaxBlocks blocks, then by channel and sign, in as many
+// bytes as KeptLevels takes. Runs are numbered as KeptBytes numbers them: run 2 o + (0 or 1) of channel o of the panel.
+struct KeptPanels {
+  static constexpr std::size_t kRuns = 2 * kBlock * kMaxBlocks;
+
+  std::vector<std::uint32_t> start;  // [groups * panels of a group + 1]
+  std::vector<std::uint32_t> place;  // run << kColumnBits | k, ascending within a panel
+  std::vector<std::uint8_t> magnitude;
+
+  std::size_t bytes() const { return 4 * (start.size() + place.size()) + magnitude.size(); }
+  // Writes where the runs of panel `number` begin, run_start[kRuns + 1].
+  void find_runs(std::size_t number, std::uint32_t* run_start) const;
+};
+// The codes of kept weights become the signs of their levels, so that no residual exceeds 63. k < 2^kColumnBits.
+KeptPanels by_run(const LayerShape& shape, const StoredKept& kept, std::uint8_t* codes);
+
 // Kernels bits and lookup: what is added to unit * sign, by channel.
 struct KeptResiduals {
   std::vector<std::uint32_t> row_start, k;

@@ -108,6 +108,15 @@ struct Kept {
   const std::int16_t* residual;  // level - unit * sign, |residual| <= 126
 };
 
+// The same against activations in bytes. Of channel o, the entries start[2 o] .. start[2 o + 1) are subtracted,
+// start[2 o + 1) .. start[2 o + 2) added.
+struct KeptBytes {
+  const std::uint32_t* start;     // [2 channels + 1]
+  const std::uint32_t* place;     // the low kColumnBits bits are k
+  const std::uint8_t* magnitude;  // |level - unit * sign| <= 63
+};
+constexpr unsigned kColumnBits = 25;
+
 constexpr std::size_t kBlock = 16;     // output channels of a panel block
 constexpr std::size_t kStep = 4;       // weights along K that one 32-bit lane holds
 constexpr std::size_t kMaxBlocks = 4;  // blocks per call of a gemm
@@ -115,6 +124,9 @@ constexpr std::size_t kMaxRows = 64;   // rows per call of a gemm and its epilog
 
 // 64-bit words that transpose_rows writes for rows of so many 32-bit words per plane.
 constexpr std::size_t kept_scratch(std::size_t words, unsigned planes) { return 32 * words * planes; }
+
+// From byte to byte of the columns that write_columns writes.
+constexpr std::size_t column_stride(std::size_t rows) { return rows <= kMaxRows / 2 ? kMaxRows / 2 : kMaxRows; }
 
 // Bytes of the tables of a run. Tables are read fastest from multiples of 64 bytes.
 constexpr std::size_t table_bytes(std::size_t words) { return 128 * words + 64; }
@@ -151,6 +163,16 @@ struct KernelTable {
   // `first` is a multiple of 64.
   void (*gemv_u8s8)(Codec codec, const std::uint8_t* a, std::size_t k_steps, const std::uint8_t* stream,
                     std::size_t total, std::size_t first, std::size_t blocks, std::int32_t* c);
+
+  // Both are nullptr at levels that multiply large levels as fast as small ones: kept weights then stand among the
+  // decoded ones.
+  // Rows of 1 to 64, as conv_u8s8 takes them, by k: columns[k * column_stride(rows) + p] = byte k of row p, k < taps *
+  // run; anything behind the last row.
+  void (*write_columns)(const std::uint8_t* const* pointers, std::size_t taps, std::size_t run, std::size_t rows,
+                        std::uint8_t* columns);
+  // c[p][o] = unit * c[p][o] + sum over the kept weights of channel o of +-magnitude * byte k of row p, o < channels.
+  void (*add_kept_bytes)(const std::uint8_t* columns, std::size_t rows, const KeptBytes& kept, int unit,
+                         std::size_t channels, std::int32_t* c, std::size_t ldc);
 
   // c[p][o] = sum_k a[p][k] * w[o][k]; `panel`: [block][k][16].
   void (*gemm_f32)(const float* a, std::size_t lda, std::size_t rows, const float* panel, std::size_t k,

@@ -128,7 +128,7 @@ int Layer::max_level() const {
     case Codec::binary:
       return 1;
     case Codec::apb:
-      return 63;
+      return kept_apart() ? 1 : 63;
     default:
       return 127;
   }
@@ -138,9 +138,7 @@ void Layer::decode_blocks(const KernelTable& kernels, std::size_t group, std::si
                           std::int8_t* panel, std::int8_t* buffer) const {
   decode_codes(kernels, group, first, blocks, panel, buffer);
   if (kept_levels.start.empty()) return;
-  const std::size_t panels = (group_blocks() + kMaxBlocks - 1) / kMaxBlocks;
-  kept_levels.scatter(group * panels + first / kMaxBlocks, first % kMaxBlocks * block_bytes(), blocks * block_bytes(),
-                      panel);
+  kept_levels.scatter(panel_of(group, first), first % kMaxBlocks * block_bytes(), blocks * block_bytes(), panel);
 }
 
 void Layer::decode_codes(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
@@ -148,15 +146,16 @@ void Layer::decode_codes(const KernelTable& kernels, std::size_t group, std::siz
   const std::size_t k = shape.reduction(), outputs = shape.group_outputs(), total = shape.count();
   const std::size_t start = group * outputs * k + first * kBlock * k;
   const std::uint8_t* const stream = codes.data();
+  const int magnitude = kept_apart() ? 1 : unit;
   if (k % kStep == 0 && (first + blocks) * kBlock <= outputs) {
-    kernels.decode(codec, unit, stream, total, start, blocks * kBlock * k, panel);
+    kernels.decode(codec, magnitude, stream, total, start, blocks * kBlock * k, panel);
     return;
   }
   const std::size_t steps = k / kStep, rest = k % kStep;
   for (std::size_t block = 0; block < blocks; ++block) {
     const std::size_t width = std::min(kBlock, outputs - (first + block) * kBlock);
     std::int8_t* target = panel + block * block_bytes();
-    kernels.decode(codec, unit, stream, total, start + block * kBlock * k, width * k, buffer);
+    kernels.decode(codec, magnitude, stream, total, start + block * kBlock * k, width * k, buffer);
     if (width == kBlock) {
       std::memcpy(target, buffer, steps * kBlock * kStep);
     } else {
@@ -205,7 +204,13 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   }
   if (shape.depthwise()) layer.codes = depthwise_levels(layer, kernels, kept.weights);
   fold_zero_point(layer, range.zero_point, kernels);
-  if (layer.kernel != Kernel::bits && layer.kernel != Kernel::lookup) return layer;
+  if (layer.kernel != Kernel::bits && layer.kernel != Kernel::lookup) {
+    if (!layer.kept_levels.start.empty() && kernels.add_kept_bytes && shape.reduction() >> kColumnBits == 0) {
+      layer.kept_levels = {};
+      layer.kept_panels = by_run(shape, kept, layer.codes.data());
+    }
+    return layer;
+  }
 
   layer.kept_levels = {};
   if (layer.kernel == Kernel::bits)

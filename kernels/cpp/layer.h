@@ -22,7 +22,10 @@ struct Layer {
 
   // Kernel floats: [group][block][k][16]. Bytes: the stream of codes. Depthwise: [tap][channel] floats or levels.
   AlignedBuffer codes;
-  KeptLevels kept_levels;  // apb on bytes, but for depthwise
+  // Apb on bytes, but for depthwise: what of the kept weights stands in the decoded panels, or else is added to the
+  // products of the signs.
+  KeptLevels kept_levels;
+  KeptPanels kept_panels;
 
   // Kernels bits and lookup, see BitWeights and LookupWeights. Binary and apb have no second plane.
   AlignedBuffer signs, second_signs;
@@ -38,6 +41,8 @@ struct Layer {
   }
   // A bound on |level|.
   int max_level() const;
+  // Whether decoded levels are those of the signs alone.
+  bool kept_apart() const { return !kept_panels.start.empty(); }
   // Whether the products read the codes as they are.
   bool ready() const {
     return codec == Codec::float32 ||
@@ -45,15 +50,21 @@ struct Layer {
   }
   std::size_t resident_bytes() const {
     return codes.bytes() + signs.bytes() + second_signs.bytes() +
-           4 * (multiplier.size() + bias.size() + offset.size()) + kept_levels.bytes() + kept_residuals.bytes();
+           4 * (multiplier.size() + bias.size() + offset.size()) + kept_levels.bytes() + kept_panels.bytes() +
+           kept_residuals.bytes();
   }
 
-  // Kernel bytes: writes the levels of blocks [first, first + blocks) of a group as [block][k_steps][16][4], zeros
-  // where nothing is. The blocks lie within one panel of kMaxBlocks.
+  // Kernel bytes: writes the levels (kept_apart: the signs) of blocks [first, first + blocks) of a group as
+  // [block][k_steps][16][4], zeros where nothing is. The blocks lie within one panel of kMaxBlocks.
   void decode_blocks(const KernelTable& kernels, std::size_t group, std::size_t first, std::size_t blocks,
                      std::int8_t* panel, std::int8_t* buffer) const;
   // Bytes of `buffer` above.
   std::size_t decode_buffer_bytes() const { return kBlock * shape.reduction(); }
+
+  // The panel of kMaxBlocks blocks that block `first` of a group lies in.
+  std::size_t panel_of(std::size_t group, std::size_t first) const {
+    return group * ((group_blocks() + kMaxBlocks - 1) / kMaxBlocks) + first / kMaxBlocks;
+  }
 
   // From block (of 16, of 32 channels) `first` on.
   BitWeights bit_weights(std::size_t first) const;

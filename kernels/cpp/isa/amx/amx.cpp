@@ -47,6 +47,7 @@ namespace {
 #include "../avx512vnni/bits.inc"
 #include "../avx512vnni/kept_lanes.inc"
 #include "../generic/kept.inc"
+#include "../generic/kept_scattered.inc"
 #include "../generic/lookup_tiles.inc"
 #include "../avx512vnni/lookup.inc"
 #include "../avx512vnni/word_codes.inc"

@@ -36,6 +36,7 @@ namespace {
 #include "bits.inc"
 #include "../generic/kept_lanes.inc"
 #include "../generic/kept.inc"
+#include "kept_bytes.inc"
 #include "../generic/lookup_tiles.inc"
 #include "lookup.inc"
 #include "word_codes.inc"

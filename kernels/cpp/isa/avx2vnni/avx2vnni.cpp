@@ -36,6 +36,7 @@ namespace {
 #include "../avx2/bits.inc"
 #include "../generic/kept_lanes.inc"
 #include "../generic/kept.inc"
+#include "../generic/kept_scattered.inc"
 #include "../generic/lookup_tiles.inc"
 #include "../avx2/lookup.inc"
 #include "../avx2/word_codes.inc"

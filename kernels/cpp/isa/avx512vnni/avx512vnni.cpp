@@ -44,6 +44,7 @@ namespace {
 #include "bits.inc"
 #include "kept_lanes.inc"
 #include "../generic/kept.inc"
+#include "../generic/kept_scattered.inc"
 #include "../generic/lookup_tiles.inc"
 #include "lookup.inc"
 #include "word_codes.inc"

@@ -32,6 +32,7 @@ namespace {
 #include "bits.inc"
 #include "../generic/kept_lanes.inc"
 #include "../generic/kept.inc"
+#include "../generic/kept_scattered.inc"
 #include "../generic/lookup.inc"
 #include "../generic/word_codes.inc"
 #include "../generic/planes.inc"
