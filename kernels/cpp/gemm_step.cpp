@@ -11,6 +11,8 @@ constexpr std::size_t kMaxDecodedBytes = std::size_t(512) << 10;
 constexpr std::size_t kFetchRows = 2, kDecodeRows = 6;
 // Bytes of a run: shorter ones are packed.
 constexpr std::size_t kLeastRun = 16;
+// Bytes of an image that is copied to have its padding around it; of larger ones, every tap is addressed.
+constexpr std::size_t kMostPadded = std::size_t(64) << 10;
 
 }  // namespace
 
@@ -20,12 +22,16 @@ GemmStep::GemmStep(Layer layer, const Node& node, const std::vector<Value>& inpu
       finish_(node, inputs, outputs),
       panels_(layer_.shape),
       indirection_(in_, outputs[0], node.window),
+      shifted_(in_, outputs[0], node.window),
       packer_(in_, outputs[0], node.window, layer_.shape.groups, element(), row_elements() * element()),
       padding_(in_.channels() * element()),
       padding_byte_(floats() ? 0 : in_.range.padding()) {
   const std::size_t run = in_.channels() / layer_.shape.groups;
   const bool addressed = run * element() >= kLeastRun && (floats() || run % kStep == 0);
   rows_ = indirection_.identity() ? Rows::direct : addressed ? Rows::indirect : Rows::packed;
+  at_once_ = finish_.at_once() && in_.format == Format::u8 &&
+             (rows_ == Rows::direct ||
+              (rows_ == Rows::indirect && (!shifted_.padded() || shifted_.padded_bytes() <= kMostPadded)));
   std::fill_n(padding_.data(), padding_.bytes(), std::uint8_t(padding_byte_));
 }
 
@@ -40,7 +46,7 @@ GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
   Carver carver(at);
   ThreadScratch scratch{};
   scratch.rows = carver.take<std::uint8_t>(rows_ == Rows::packed ? kMaxRows * row_elements() * element() : 0);
-  scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::indirect ? kMaxRows * indirection_.taps() : 0);
+  scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::packed ? 0 : kMaxRows * indirection_.taps());
   scratch.levels = carver.take<std::int8_t>(layer_.ready() ? 0 : std::max(kept, panel));
   scratch.decode_buffer = carver.take<std::int8_t>(layer_.ready() ? 0 : layer_.decode_buffer_bytes());
   scratch.accumulators = carver.take<float>(kAccumulators);
@@ -49,12 +55,18 @@ GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
 }
 
 Scratch GemmStep::scratch(std::size_t batch) const {
-  const std::size_t unpacked = has_planes(in_.format) ? batch * in_.elements() + kAlignment : 0;
-  return {unpacked, carve(nullptr).used};
+  std::size_t shared = 0;
+  if (has_planes(in_.format)) shared = batch * in_.elements() + kAlignment;
+  if (at_once_ && shifted_.padded()) shared = batch * shifted_.padded_bytes() + kAlignment;
+  return {shared, carve(nullptr).used};
 }
 
 void GemmStep::run(const Call& call) const {
-  const std::uint8_t* const input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
+  const std::uint8_t* input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
+  if (stores_at_once(call) && shifted_.padded()) {
+    shifted_.surround(call, input, padding_byte_, call.shared);
+    input = call.shared;
+  }
   if (const std::size_t blocks = one_row_blocks(call.batch)) return run_one_row(call, input, blocks);
   share_work(call.pool, total_rows(call.batch), panels_.units(), layer_.ready() ? kFetchRows : kDecodeRows,
              [&](Span rows, Span units, std::size_t thread) { run_part(call, input, rows, units, thread); });
@@ -96,6 +108,13 @@ class GemmStep::Part {
       auto* const sums = static_cast<float*>(scratch_.accumulators);
       form_sums(panel, reinterpret_cast<const float*>(weights), sums, width);
       store_outputs(call_, step_.layer_, step_.finish_, place, sums, width);
+    } else if (step_.stores_at_once(call_)) {
+      Epilogue epilogue = make_epilogue(call_, step_.layer_, step_.finish_, place);
+      store_elements(call_, step_.finish_.outputs[0], place, epilogue);
+      const std::size_t taps = step_.layer_.taps();
+      call_.kernels.conv_u8s8_store(scratch_.pointers, step_.shifted_.offsets(), taps, step_.layer_.k_steps() / taps,
+                                    count_, reinterpret_cast<const std::int8_t*>(weights), panel.blocks, panel.channels,
+                                    epilogue);
     } else {
       auto* const sums = static_cast<std::int32_t*>(scratch_.accumulators);
       form_sums(panel, reinterpret_cast<const std::int8_t*>(weights), sums, width);
@@ -112,6 +131,7 @@ class GemmStep::Part {
     group_ = group;
     const std::size_t pixel = step_.in_.channels() * step_.element();
     const std::uint8_t* const base = input_ + group * (pixel / step_.layer_.shape.groups);
+    if (step_.stores_at_once(call_)) return step_.shifted_.point(base, first_, count_, scratch_.pointers);
     switch (step_.rows_) {
       case Rows::direct:
         data_ = base + first_ * pixel;
