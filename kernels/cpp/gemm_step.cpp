@@ -29,9 +29,9 @@ GemmStep::GemmStep(Layer layer, const Node& node, const std::vector<Value>& inpu
   const std::size_t run = in_.channels() / layer_.shape.groups;
   const bool addressed = run * element() >= kLeastRun && (floats() || run % kStep == 0);
   rows_ = indirection_.identity() ? Rows::direct : addressed ? Rows::indirect : Rows::packed;
-  at_once_ = finish_.at_once() && in_.format == Format::u8 &&
-             (rows_ == Rows::direct ||
-              (rows_ == Rows::indirect && (!shifted_.padded() || shifted_.padded_bytes() <= kMostPadded)));
+  // 1 x 1 layers and blocks that are not full do not gain by it.
+  at_once_ = finish_.at_once() && in_.format == Format::u8 && rows_ == Rows::indirect && shifted_.padded() &&
+             shifted_.padded_bytes() <= kMostPadded && layer_.shape.group_outputs() % kBlock == 0;
   std::fill_n(padding_.data(), padding_.bytes(), std::uint8_t(padding_byte_));
 }
 
@@ -46,7 +46,7 @@ GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
   Carver carver(at);
   ThreadScratch scratch{};
   scratch.rows = carver.take<std::uint8_t>(rows_ == Rows::packed ? kMaxRows * row_elements() * element() : 0);
-  scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::packed ? 0 : kMaxRows * indirection_.taps());
+  scratch.pointers = carver.take<const std::uint8_t*>(rows_ == Rows::indirect ? kMaxRows * indirection_.taps() : 0);
   scratch.levels = carver.take<std::int8_t>(layer_.ready() ? 0 : std::max(kept, panel));
   scratch.decode_buffer = carver.take<std::int8_t>(layer_.ready() ? 0 : layer_.decode_buffer_bytes());
   scratch.accumulators = carver.take<float>(kAccumulators);
@@ -57,13 +57,13 @@ GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
 Scratch GemmStep::scratch(std::size_t batch) const {
   std::size_t shared = 0;
   if (has_planes(in_.format)) shared = batch * in_.elements() + kAlignment;
-  if (at_once_ && shifted_.padded()) shared = batch * shifted_.padded_bytes() + kAlignment;
+  if (at_once_) shared = batch * shifted_.padded_bytes() + kAlignment;
   return {shared, carve(nullptr).used};
 }
 
 void GemmStep::run(const Call& call) const {
   const std::uint8_t* input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
-  if (stores_at_once(call) && shifted_.padded()) {
+  if (stores_at_once(call)) {
     shifted_.surround(call, input, padding_byte_, call.shared);
     input = call.shared;
   }
