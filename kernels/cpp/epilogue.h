@@ -15,6 +15,12 @@ struct Finish {
     if (inputs.size() > 1) residual = inputs[1];
   }
 
+  // Whether products can be stored at once (KernelTable::conv_u8s8_store).
+  bool at_once() const {
+    return outputs.size() == 1 && outputs[0].format == Format::u8 && activation.kind <= ActivationKind::clamp &&
+           (!residual || residual->format == Format::u8);
+  }
+
   Activation activation;
   std::optional<Value> residual;
   Outputs outputs;
@@ -85,6 +91,15 @@ void store_shared_words(const Call& call, const Value& out, const Tile& tile, Ep
     }
 }
 
+// Lets the epilogue store to f32 or u8.
+inline void store_elements(const Call& call, const Value& out, const Tile& tile, Epilogue& epilogue) {
+  const std::size_t element = tile.first_row * out.channels() + tile.first_channel;
+  epilogue.out = call.at<std::uint8_t>(out) + element * element_bytes(out.format);
+  epilogue.out_stride = out.channels();
+  epilogue.out_format = out.format;
+  epilogue.out_range = out.range;
+}
+
 // Writes a tile of accumulators [rows][ldc], int32 or f32, in all formats. A tile that does not fill whole words of
 // planes has at most kMaxRows rows and kMaxBlocks blocks of channels.
 template <typename Sum>
@@ -95,9 +110,7 @@ void store_outputs(const Call& call, const Layer& layer, const Finish& finish, c
     epilogue.out_format = out.format;
     epilogue.out_range = out.range;
     if (!has_planes(out.format)) {
-      const std::size_t element = tile.first_row * out.channels() + tile.first_channel;
-      epilogue.out = call.at<std::uint8_t>(out) + element * element_bytes(out.format);
-      epilogue.out_stride = out.channels();
+      store_elements(call, out, tile, epilogue);
     } else if (fills_words(tile, out)) {
       const std::size_t planes = bits_of(out.format);
       epilogue.out = call.at<std::uint32_t>(out) + tile.first_row * planes * out.words() + tile.first_channel / 32;

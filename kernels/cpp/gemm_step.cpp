@@ -13,6 +13,8 @@ constexpr std::size_t kMaxDecodedSigns = std::size_t(768) << 10;
 constexpr std::size_t kFetchRows = 2, kDecodeRows = 6;
 // Bytes of a run: shorter ones are packed.
 constexpr std::size_t kLeastRun = 16;
+// Bytes of an image that is copied to have its padding around it; of larger ones, every tap is addressed.
+constexpr std::size_t kMostPadded = std::size_t(64) << 10;
 
 }  // namespace
 
@@ -22,12 +24,16 @@ GemmStep::GemmStep(Layer layer, const Node& node, const std::vector<Value>& inpu
       finish_(node, inputs, outputs),
       panels_(layer_.shape),
       indirection_(in_, outputs[0], node.window),
+      shifted_(in_, outputs[0], node.window),
       packer_(in_, outputs[0], node.window, layer_.shape.groups, element(), row_elements() * element()),
       padding_(in_.channels() * element()),
       padding_byte_(floats() ? 0 : in_.range.padding()) {
   const std::size_t run = in_.channels() / layer_.shape.groups;
   const bool addressed = run * element() >= kLeastRun && (floats() || run % kStep == 0);
   rows_ = indirection_.identity() ? Rows::direct : addressed ? Rows::indirect : Rows::packed;
+  // 1 x 1 layers and blocks that are not full do not gain by it.
+  at_once_ = finish_.at_once() && !layer_.kept_apart() && in_.format == Format::u8 && rows_ == Rows::indirect &&
+             shifted_.padded() && shifted_.padded_bytes() <= kMostPadded && layer_.shape.group_outputs() % kBlock == 0;
   std::fill_n(padding_.data(), padding_.bytes(), std::uint8_t(padding_byte_));
 }
 
@@ -55,12 +61,18 @@ GemmStep::ThreadScratch GemmStep::carve(std::uint8_t* at) const {
 }
 
 Scratch GemmStep::scratch(std::size_t batch) const {
-  const std::size_t unpacked = has_planes(in_.format) ? batch * in_.elements() + kAlignment : 0;
-  return {unpacked, carve(nullptr).used};
+  std::size_t shared = 0;
+  if (has_planes(in_.format)) shared = batch * in_.elements() + kAlignment;
+  if (at_once_) shared = batch * shifted_.padded_bytes() + kAlignment;
+  return {shared, carve(nullptr).used};
 }
 
 void GemmStep::run(const Call& call) const {
-  const std::uint8_t* const input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
+  const std::uint8_t* input = has_planes(in_.format) ? unpack(call) : call.at<std::uint8_t>(in_);
+  if (stores_at_once(call)) {
+    shifted_.surround(call, input, padding_byte_, call.shared);
+    input = call.shared;
+  }
   if (const std::size_t blocks = one_row_blocks(call.batch)) return run_one_row(call, input, blocks);
   share_work(call.pool, total_rows(call.batch), panels_.units(), layer_.ready() ? kFetchRows : kDecodeRows,
              [&](Span rows, Span units, std::size_t thread) { run_part(call, input, rows, units, thread); });
@@ -106,6 +118,13 @@ class GemmStep::Part {
       auto* const sums = static_cast<float*>(scratch_.accumulators);
       form_sums(panel, reinterpret_cast<const float*>(weights), sums, width);
       store_outputs(call_, step_.layer_, step_.finish_, place, sums, width);
+    } else if (step_.stores_at_once(call_)) {
+      Epilogue epilogue = make_epilogue(call_, step_.layer_, step_.finish_, place);
+      store_elements(call_, step_.finish_.outputs[0], place, epilogue);
+      const std::size_t taps = step_.layer_.taps();
+      call_.kernels.conv_u8s8_store(scratch_.pointers, step_.shifted_.offsets(), taps, step_.layer_.k_steps() / taps,
+                                    count_, reinterpret_cast<const std::int8_t*>(weights), panel.blocks, panel.channels,
+                                    epilogue);
     } else {
       auto* const sums = static_cast<std::int32_t*>(scratch_.accumulators);
       form_sums(panel, reinterpret_cast<const std::int8_t*>(weights), sums, width);
@@ -123,6 +142,7 @@ class GemmStep::Part {
     group_ = group;
     const std::size_t pixel = step_.in_.channels() * step_.element();
     const std::uint8_t* const base = input_ + group * (pixel / step_.layer_.shape.groups);
+    if (step_.stores_at_once(call_)) return step_.shifted_.point(base, first_, count_, scratch_.pointers);
     switch (step_.rows_) {
       case Rows::direct:
         data_ = base + first_ * pixel;

@@ -158,6 +158,12 @@ struct KernelTable {
   // k_steps = taps * run_steps.
   void (*conv_u8s8)(const std::uint8_t* const* pointers, std::size_t taps, std::size_t run_steps, std::size_t rows,
                     const std::int8_t* panel, std::size_t blocks, int max_level, std::int32_t* c, std::size_t ldc);
+  // The same and the epilogue over the first n channels, while the sums are in registers; run t of row p is at
+  // pointers[p] + offsets[t]. 16 * (blocks - 1) < n <= 16 * blocks; the activation is identity or clamp, the output u8,
+  // the residual u8 or none. nullptr where a level does not gain by it.
+  void (*conv_u8s8_store)(const std::uint8_t* const* pointers, const std::size_t* offsets, std::size_t taps,
+                          std::size_t run_steps, std::size_t rows, const std::int8_t* panel, std::size_t blocks,
+                          std::size_t n, const Epilogue& e);
   // One row straight from the resident stream of codes, the first of which belongs to a whole block of 16 channels:
   // c[o] = sum_k a[k] * level(first + [block][k_steps][16][4]), o < 16 * blocks. All codecs with levels but apb;
   // `first` is a multiple of 64.

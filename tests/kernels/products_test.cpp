@@ -91,6 +91,41 @@ void test_bytes(const KernelTable& k, size_t rows, size_t taps, size_t run_steps
   expect(gemm == expected, k, "gemm_u8s8", sizes);
 }
 
+// Products that are stored at once against the same in two calls. Runs of a row lie in one block, some of them twice.
+void test_stored(const KernelTable& k, size_t rows, size_t taps, size_t run_steps, size_t n) {
+  if (!k.conv_u8s8_store) return;
+  const size_t run = 4 * run_steps, blocks = (n + 15) / 16, ldc = 16 * blocks, stride = n + draw_size(0, 5);
+  Vec<size_t> offsets(taps);
+  for (size_t& offset : offsets) offset = draw_size(0, taps - 1) * run;
+  const Rows<std::uint8_t> a(1, taps * run, rows, [](size_t length) {
+    Vec<std::uint8_t> block(length);
+    for (auto& x : block) x = static_cast<std::uint8_t>(draw(0, 255));
+    return block;
+  });
+  Vec<const std::uint8_t*> runs;
+  for (const std::uint8_t* row : a.pointers)
+    for (size_t offset : offsets) runs.push_back(row + offset);
+  const Panel panel(taps * run_steps, blocks, 127, Fill::random);
+  const Vec<float> multiplier = draw_floats(n), bias = draw_floats(n);
+  Vec<std::uint8_t> residual(rows * stride);
+  for (auto& x : residual) x = static_cast<std::uint8_t>(draw(0, 255));
+  Epilogue e;
+  if (draw(0, 3)) e.multiplier = multiplier.data();
+  if (draw(0, 3)) e.bias = bias.data();
+  if (draw(0, 1)) e.residual = residual.data();
+  e.residual_format = Format::u8, e.residual_stride = stride, e.residual_range = {100, 100};
+  if (draw(0, 1)) e.activation = {ActivationKind::clamp, 0, 40000};
+  e.out_format = Format::u8, e.out_stride = stride, e.out_range = {400, static_cast<float>(draw(0, 255))};
+  Vec<std::int32_t> sums(rows * ldc);
+  Vec<std::uint8_t> expected(rows * stride, 0x5a), found = expected;
+  k.conv_u8s8(runs.data(), taps, run_steps, rows, panel.packed.data(), blocks, 127, sums.data(), ldc);
+  e.out = expected.data();
+  k.store_i32(sums.data(), ldc, rows, n, e);
+  e.out = found.data();
+  k.conv_u8s8_store(a.pointers.data(), offsets.data(), taps, run_steps, rows, panel.packed.data(), blocks, n, e);
+  expect(found == expected, k, "conv_u8s8_store", {rows, taps, run_steps, n});
+}
+
 // Sums are formed along K whatever the tile: no result depends on rows, blocks or how the rows are given.
 void test_floats(const KernelTable& k, size_t rows, size_t taps, size_t run, size_t blocks) {
   const size_t depth = taps * run, n = 16 * blocks, ldc = n + draw_size(0, 5), lda = depth + draw_size(0, 3);
@@ -200,6 +235,9 @@ void test_level(const KernelTable& k) {
       test_bytes(k, kMaxRows, 9, 32, blocks, max_level, Fill::extreme);
       test_bytes(k, 13, 1, 301, blocks, max_level, Fill::extreme);
     }
+  for (size_t n = 1; n <= 16 * kMaxBlocks; n += n % 16 == 0 ? 1 : draw_size(1, 16 - n % 16))
+    for (size_t rows = 0; rows <= kMaxRows; rows += rows < 20 ? 1 : 11)
+      test_stored(k, rows, draw_size(1, 9), draw_size(1, 9), n);
   for (size_t blocks = 1; blocks <= kMaxBlocks; ++blocks)
     for (size_t rows = 0; rows <= kMaxRows; rows += rows < 26 ? 1 : 19)
       test_floats(k, rows, draw_size(1, 9), draw_size(0, 20), blocks);

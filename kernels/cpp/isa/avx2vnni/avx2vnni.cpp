@@ -23,6 +23,7 @@ namespace {
 #include "../generic/activation.inc"
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
+#include "../generic/stored_bytes.inc"
 #include "../generic/elementwise.inc"
 #include "../generic/interleave.inc"
 #include "../generic/look_up.inc"
@@ -46,6 +47,6 @@ namespace {
 }  // namespace
 }  // namespace avx2vnni
 
-constinit const KernelTable kAvx2VnniKernels = avx2vnni::table("avx2vnni", has_avx2vnni);
+constinit const KernelTable kAvx2VnniKernels = avx2vnni::table("avx2vnni", has_avx2vnni, avx2vnni::conv_u8s8_store);
 
 }  // namespace bitplan

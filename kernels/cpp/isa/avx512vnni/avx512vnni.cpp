@@ -31,6 +31,7 @@ namespace {
 #include "../generic/activation.inc"
 #include "../generic/pack.inc"
 #include "../generic/epilogue.inc"
+#include "../generic/stored_bytes.inc"
 #include "../generic/elementwise.inc"
 #include "../generic/interleave.inc"
 #include "look_up.inc"
@@ -54,6 +55,7 @@ namespace {
 }  // namespace
 }  // namespace avx512vnni
 
-constinit const KernelTable kAvx512VnniKernels = avx512vnni::table("avx512vnni", has_avx512vnni);
+constinit const KernelTable kAvx512VnniKernels =
+    avx512vnni::table("avx512vnni", has_avx512vnni, avx512vnni::conv_u8s8_store);
 
 }  // namespace bitplan
