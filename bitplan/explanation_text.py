@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bitplan.optimizer.explain import LayerNote, LimitNote, PlanExplanation
@@ -13,7 +14,8 @@ COUNTED = ("bytes", "memory")
 
 
 def tables(found: PlanExplanation) -> Group:
-    """Limits, layers and alternatives below each other."""
+    """Limits, layers and alternatives below each other. `others`: layers that change beside the runner-up; `dominated`:
+    options of a layer's menu that cost no less of anything than one that is kept."""
     parts: list[Table | Text] = []
     if found.limits:
         parts.append(_limits(found))
@@ -23,8 +25,13 @@ def tables(found: PlanExplanation) -> Group:
     return Group(*parts)
 
 
+def _table(title: str, *headings: str) -> Table:
+    """Long names and amounts go on in the next line: nothing is cut off."""
+    return Table(*(Column(heading, overflow="fold") for heading in headings), title=title, box=SIMPLE_HEAD)
+
+
 def _limits(found: PlanExplanation) -> Table:
-    table = Table("limit", "of", "used", "slack", "binds", "+1 %", "+5 %", "next step", title="limits")
+    table = _table("limits", "limit", "of", "used", "slack", "binds", "+1 %", "+5 %", "next step")
     for limit in found.limits:
         words = {True: "yes", False: "no", None: "not settled"}[limit.binds]
         gains = [_change(found, gain.objective) for gain in limit.gains.values()]
@@ -42,9 +49,18 @@ def _step(found: PlanExplanation, limit: LimitNote) -> str:
 
 
 def _layers(found: PlanExplanation) -> Table:
-    table = Table("layer", "variant", "runner-up", "costs", "others changed", "pinned", "dominated", title="layers")
+    table = Table(
+        "layer",
+        "variant",
+        "runner-up",
+        Column("costs", no_wrap=True),
+        "others changed",
+        "pinned",
+        "dominated options",
+        title="layers",
+    )
     for layer in found.layers:
-        table.add_row(layer.layer, layer.variant, *_runner_up(found, layer), layer.pinned, ", ".join(layer.dominated))
+        table.add_row(layer.layer, layer.variant, *_runner_up(found, layer), str(len(layer.dominated)), layer.pinned)
     return table
 
 
@@ -55,7 +71,7 @@ def _runner_up(found: PlanExplanation, layer: LayerNote) -> tuple[str, str, str]
 
 
 def _alternatives(found: PlanExplanation) -> Table:
-    table = Table("plan", found.target, "difference", "instead", title="the next best plans")
+    table = _table("the next best plans", "plan", found.target, "difference", "instead")
     table.add_row("1", _amount(found.target, found.objective), "", "this plan")
     for number, other in enumerate(found.alternatives, 2):
         instead = ", ".join(f"{layer} {a} -> {b}" for layer, (a, b) in other.differences.items())
@@ -79,4 +95,4 @@ def _amount(target: str, value: float) -> str:
         return f"{value:,.0f} B ({format_bytes(value)})" if value >= 1000 else f"{value:,.0f} B"
     if target == "latency":
         return f"{1e3 * value:.4g} ms" if value >= 1e-4 else f"{1e6 * value:.3g} us"
-    return f"{value:,.0f}" if target == "full_precision_weights" else f"{value:.4g}"
+    return f"{value:,.0f}" if target == "full_precision_weights" else f"{value:.3g}"

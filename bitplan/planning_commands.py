@@ -44,6 +44,10 @@ def stored(folder: Path, config: Config) -> Stored:
     files that are missing or damaged."""
     if config.targets.max_drop is not None:
         raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
+    if config.polish:
+        raise UsageError(
+            "--polish measures on the network and its images, which planning does without; leave it out here"
+        )
     network = read_network(folder / NETWORK)
     device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
     loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
