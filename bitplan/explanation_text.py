@@ -49,16 +49,7 @@ def _step(found: PlanExplanation, limit: LimitNote) -> str:
 
 
 def _layers(found: PlanExplanation) -> Table:
-    table = Table(
-        "layer",
-        "variant",
-        "runner-up",
-        Column("costs", no_wrap=True),
-        "others changed",
-        "pinned",
-        "dominated options",
-        title="layers",
-    )
+    table = _table("layers", "layer", "variant", "runner-up", "costs", "others", "dominated", "pinned")
     for layer in found.layers:
         table.add_row(layer.layer, layer.variant, *_runner_up(found, layer), str(len(layer.dominated)), layer.pinned)
     return table

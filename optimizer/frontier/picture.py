@@ -16,6 +16,7 @@ def write_picture(path: Path, frontier: Frontier, title: str) -> None:
     """Writes atomically. Raises ImportError where matplotlib is missing, OSError where writing fails."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     rows = summary(frontier.points)
     timed = [row for row in rows if row["latency"] is not None]
@@ -41,6 +42,11 @@ def write_picture(path: Path, frontier: Frontier, title: str) -> None:
         _uniforms(axes, rows, key, factor)
         axes.set(xlabel=label, ylabel=f"predicted loss ({frontier.metric})", xscale="log")
         axes.set_yscale("symlog", linthresh=_smallest(rows))
+        axes.set_ylim(bottom=-0.1 * _smallest(rows))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
@@ -50,10 +56,13 @@ def write_picture(path: Path, frontier: Frontier, title: str) -> None:
 
 
 def _uniforms(axes: Any, rows: list[dict[str, Any]], key: str, factor: float) -> None:
+    labelled = False
     for row in rows:
         if row["uniform"] and row[key] is not None:
             place = (factor * row[key], row["loss"])
-            axes.scatter(*place, marker="x", color="tab:red", zorder=3)
+            named = "_" if labelled else "uniform policies"
+            axes.scatter(*place, marker="x", color="tab:red", zorder=3, label=named)
+            labelled = True
             axes.annotate(row["uniform"], place, xytext=(3, 3), textcoords="offset points", fontsize=6)
 
 
