@@ -47,11 +47,12 @@ class Explained:
         ]
         self.chosen = self.program.choices(self.policy.variants)
         self.layers = len(case.menu)
+        self.link = case.loss.link.loss if targets.objective == "loss" else float
 
     def best(self, problem: Problem) -> float | None:
         """The least objective of all policies, in its unit."""
         values = [objective_of(problem, choices) for choices in self.all if feasible(problem, choices)]
-        return problem.value(min(values)) if values else None
+        return self.link(problem.value(min(values))) if values else None
 
 
 def limited(case: Any, share: float, objective: str = "loss") -> Targets:
@@ -133,16 +134,18 @@ def test_a_layer_that_only_one_limit_pins_says_which(random_case: MakeCase) -> N
     assert set(pinned) == {"any other breaks the limit on bytes"}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_next_best_plans_are_those_of_enumeration(random_case: MakeCase, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "pairs"), [(0, False), (1, False), (2, False), (0, True)])
+def test_the_next_best_plans_are_those_of_enumeration(
+    random_case: MakeCase, paired: MakeCase, seed: int, pairs: bool
+) -> None:
     case = random_case(seed, nodes=8, layers=3)
+    case = paired(case, seed) if pairs else case
     explained = Explained(case, limited(case, 0.4))
     problem = explained.problem
-    ordered = sorted(
-        problem.value(objective_of(problem, choices)) for choices in explained.all if feasible(problem, choices)
-    )
+    ordered = sorted(objective_of(problem, choices) for choices in explained.all if feasible(problem, choices))
+    losses = [explained.link(problem.value(objective)) for objective in ordered]
     found = explained.found.alternatives
-    assert [other.objective for other in found] == pytest.approx(ordered[1:5], abs=1e-9)
+    assert [other.objective for other in found] == pytest.approx(losses[1:5], abs=1e-9)
     seen: list[Choices] = [explained.chosen]
     for other in found:
         changed = {layer: b for layer, (_, b) in other.differences.items()}
@@ -153,7 +156,8 @@ def test_the_next_best_plans_are_those_of_enumeration(random_case: MakeCase, see
         choices = next(c for c in explained.all if list(c[: explained.layers]) == options)
         assert choices not in seen
         assert feasible(problem, choices)
-        assert problem.value(objective_of(problem, choices)) == pytest.approx(other.objective, abs=1e-9)
+        stated = explained.link(problem.value(objective_of(problem, choices)))
+        assert stated == pytest.approx(other.objective, abs=1e-9)
         seen.append(choices)
 
 

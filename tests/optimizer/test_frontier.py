@@ -73,11 +73,14 @@ def dominates(costs: Costs, other: Costs) -> bool:
     return costs != other and all(a <= b for a, b in zip(costs, other, strict=True))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3])
-def test_points_are_optimal_under_their_limits_and_not_dominated(random_case: MakeCase, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "pairs"), [(0, False), (1, False), (3, False), (0, True)])
+def test_points_are_optimal_under_their_limits_and_not_dominated(
+    random_case: MakeCase, paired: MakeCase, seed: int, pairs: bool
+) -> None:
     case = random_case(seed, nodes=8, layers=3, low=seed % 2 == 0)
+    case = paired(case, seed) if pairs else case
     oracle = Oracle(case)
-    found = frontier_of(case, points=25)
+    found = frontier_of(case, points=5 if pairs else 25)
     assert found.finished
     ours = [point for point in found.points if not point.uniform]
     assert len({point.name for point in found.points}) == len(found.points)

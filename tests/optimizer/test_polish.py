@@ -110,8 +110,10 @@ def test_with_time_enough_no_neighbour_is_left_that_is_better(random_case: MakeC
                 assert halves[0] >= found.after.fitted or halves[1] >= found.after.held_back
 
 
-def test_swaps_come_in_the_order_of_their_predicted_loss(random_case: MakeCase) -> None:
+@pytest.mark.parametrize("pairs", [False, True])
+def test_swaps_come_in_the_order_of_their_predicted_loss(random_case: MakeCase, paired: MakeCase, pairs: bool) -> None:
     case = random_case(0, nodes=9, layers=4)
+    case = paired(case, 0) if pairs else case
     truth = Truth(case)
     worse = lambda variants: tuple(half + 1000 * (len(truth.asked) > 1) for half in truth(variants))
     found = polished(case, targets_of(case), worse, 25)
