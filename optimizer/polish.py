@@ -3,7 +3,8 @@ they are predicted to gain and kept only where measuring confirms it.
 
 The program minimises predicted losses; around its optimum the predictions differ by less than they are wrong, so that
 some neighbour is better in truth. Tried on few images alone, such a search fits those images. So a swap is accepted only
-if the loss falls on the images that recovery was fitted to and on images that were held back.
+if the loss falls on the images that recovery was fitted to and on images that were held back, and on all of them together
+by more than its paired standard error.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Measured:
     fitted: float
     held_back: float
 
-    def below(self, other: Measured) -> bool:
-        return self.fitted < other.fitted and self.held_back < other.held_back
+    @classmethod
+    def of(cls, halves: tuple[Losses, Losses]) -> Measured:
+        return cls(*(float(half.mean(dtype=np.float64)) for half in halves))
 
 
 @dataclass(frozen=True)
@@ -158,19 +160,23 @@ class _SwapSearch:
 
     def run(self) -> Polished:
         base = dict(self.policy.variants)
-        before = best = self._measured(base, "the plan")
+        losses = self._losses(base, "the plan")
+        before = Measured.of(losses)
         swaps: list[Swap] = []
-        while (better := self._first_better(base, best)) is not None:
-            swap, variants = better
+        while (better := self._first_better(base, losses)) is not None:
+            swap, base, losses = better
             swaps.append(swap)
-            base, best = variants, swap.after
+        best = Measured.of(losses)
         if self.progress:
             self.progress(len(self.seen), self.budget, "")
         return Polished(self._policy(base, before, best, swaps), before, best, tuple(swaps), len(self.seen))
 
-    def _first_better(self, base: dict[str, Variant], best: Measured) -> tuple[Swap, dict[str, Variant]] | None:
-        """The first swap, in the order of predicted gain, that measuring confirms; None where none is left or the budget
-        is used up."""
+    def _first_better(
+        self, base: dict[str, Variant], losses: tuple[Losses, Losses]
+    ) -> tuple[Swap, dict[str, Variant], tuple[Losses, Losses]] | None:
+        """The first swap, in the order of predicted gain, that measuring confirms, the policy behind it and its losses;
+        None where none is left or the budget is used up."""
+        best = Measured.of(losses)
         for changes in self.neighbourhood.swaps(base):
             variants = base | changes
             if _decision(variants) in self.seen or not self.limits.kept(variants):
@@ -179,25 +185,24 @@ class _SwapSearch:
                 return None
             words = {layer: (str(base[layer]), str(variant)) for layer, variant in changes.items()}
             doing = ", ".join(f"{layer} {old} -> {new}" for layer, (old, new) in words.items())
-            measured = self._measured(variants, f"loss {best.held_back:.4g}; {doing}")
-            if measured.below(best):
-                return Swap(words, measured), variants
+            found = self._losses(variants, f"loss {best.held_back:.4g}; {doing}")
+            if _confirmed(losses, found):
+                return Swap(words, Measured.of(found)), variants, found
         return None
 
-    def _measured(self, variants: Variants, doing: str) -> Measured:
+    def _losses(self, variants: Variants, doing: str) -> tuple[Losses, Losses]:
         decision = _decision(variants)
         if self.progress:
             self.progress(len(self.seen), self.budget, doing)
         self.seen.add(decision)
         names = [f"{decision.hex()} {half}" for half in ("fitted", "held back")]
         if self.journal and all(name in self.journal.records for name in names):
-            halves = [self.journal.records[name] for name in names]
-        else:
-            halves = list(self.evaluate(variants))
-            if self.journal:
-                for name, half in zip(names, halves, strict=True):
-                    self.journal.add(name, half)
-        return Measured(*(float(half.mean(dtype=np.float64)) for half in halves))
+            return self.journal.records[names[0]], self.journal.records[names[1]]
+        halves = self.evaluate(variants)
+        if self.journal:
+            for name, half in zip(names, halves, strict=True):
+                self.journal.add(name, half)
+        return halves
 
     def _policy(self, variants: Variants, before: Measured, after: Measured, swaps: list[Swap]) -> Policy:
         report = {
@@ -261,6 +266,15 @@ class _Neighbourhood:
         """Which pairs of moves are of different layers [moves, moves]."""
         layers = self.layer[moves]
         return np.asarray(layers[:, None] != layers[None, :])
+
+
+def _confirmed(before: tuple[Losses, Losses], after: tuple[Losses, Losses]) -> bool:
+    """Whether the mean loss falls on both halves, and on all images by more than the paired standard error."""
+    gains = [a.astype(np.float64) - b for a, b in zip(before, after, strict=True)]
+    if min(float(gain.mean()) for gain in gains) <= 0:
+        return False
+    together = np.concatenate(gains)
+    return bool(together.mean() > together.std() / np.sqrt(len(together)))
 
 
 def _decision(variants: Variants) -> bytes:

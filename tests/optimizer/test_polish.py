@@ -137,6 +137,27 @@ def test_a_swap_that_helps_on_one_half_only_is_refused(random_case: MakeCase) ->
     assert found.policy.certificate.status == "optimal"
 
 
+def test_a_gain_within_the_noise_is_refused(random_case: MakeCase) -> None:
+    case = random_case(0, nodes=9, layers=4)
+    random, asked = np.random.default_rng(0), 0
+
+    def noisy(variants: Mapping[str, Variant]) -> tuple[Any, Any]:
+        nonlocal asked
+        asked += 1  # lower on either half, by far less than images differ
+        noise = random.normal(0, 1, 50).astype(np.float32)
+        noise -= noise.mean()
+        return noise - 0.001 * asked, noise - 0.001 * asked
+
+    assert not polished(case, targets_of(case), noisy, 12).swaps
+
+    def clear(variants: Mapping[str, Variant]) -> tuple[Any, Any]:
+        nonlocal asked
+        asked += 1
+        return np.full(50, -0.001 * asked, np.float32), np.full(50, -0.001 * asked, np.float32)
+
+    assert len(polished(case, targets_of(case), clear, 12).swaps) == 11
+
+
 def test_an_interrupted_search_goes_on_with_the_same_result(random_case: MakeCase, tmp_path: Path) -> None:
     case = random_case(4, nodes=9, layers=4)
     targets, journal = targets_of(case), tmp_path / "polish.journal"
