@@ -201,7 +201,7 @@ def test_a_damaged_log_is_cut_where_it_is_damaged(random_case: MakeCase, tmp_pat
 
 
 def test_a_killed_run_goes_on_with_the_same_result(random_case: MakeCase, tmp_path: Path) -> None:
-    case = random_case(6, nodes=20, layers=7, low=True)
+    case = random_case(6, nodes=14, layers=5, low=True)
     folder = tmp_path / "profiles"
     folder.mkdir()
     (folder / "network.json").write_text(network_to_json(case.network))
@@ -210,7 +210,7 @@ def test_a_killed_run_goes_on_with_the_same_result(random_case: MakeCase, tmp_pa
     encodings = sorted({str(variant) for variants in case.menu.values() for variant in variants})
     pins = [f"{layer}={variants[0]}" for layer, variants in case.menu.items() if len(variants) < len(encodings)]
     command = [sys.executable, "-P", "-c", "from bitplan.cli import main; main()", "frontier", str(folder), "--json"]
-    command += ["--points", "20", "--threads", "2", "--batch", "3", "--time-limit", "300", "-q"]
+    command += ["--points", "10", "--threads", "2", "--batch", "3", "--time-limit", "300", "-q"]
     command += [word for encoding in encodings for word in ("--encodings", encoding)]
     command += [word for pin in pins for word in ("--pin", pin)]
 
@@ -223,7 +223,7 @@ def test_a_killed_run_goes_on_with_the_same_result(random_case: MakeCase, tmp_pa
     expected, error = start(through).communicate(timeout=300)
     assert expected, error
     journal = killed / "frontier.journal"
-    for kept in (4, 21):
+    for kept in (4, 15):
         child = start(killed)
         while child.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < kept):
             time.sleep(0.002)
