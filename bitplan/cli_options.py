@@ -53,6 +53,7 @@ OPTIONS: dict[str, Any] = {
     "batch": _option(int, HOW, "Images per inference."),
     "seed": _option(int, HOW, "Of the data split and the solver."),
     "time_limit": _option(float, HOW, "Seconds for the solver."),
+    "polish": _option(int, HOW, "Improve the plan by swaps that measuring confirms; so many policies are measured."),
     "rounds": _option(int, HOW, "Re-plans where a target was missed when measured."),
     "device_profile": _option(Path, HOW, "Arrow file of this machine's latencies."),
     "loss_profile": _option(Path, HOW, "Arrow file of this network's losses."),

@@ -80,6 +80,8 @@ class Config:
     seed: int = 0
     time_limit: float = 60.0
     """Seconds for the solver."""
+    polish: int = 0
+    """Policies measured to improve the plan by swaps; 0: none."""
     rounds: int = 1
     """Re-plans with measured corrections where a target was missed."""
     device_profile: Path | None = None
@@ -154,6 +156,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "hybrid": flag,
     "seed": whole(0),
     "time_limit": seconds,
+    "polish": whole(0),
     "rounds": whole(0),
     "device_profile": path,
     "loss_profile": path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -32,6 +32,7 @@ from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.problem import Problem
 from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.fingerprint import Fingerprint
+from bitplan.profiles.link import Link
 from bitplan.profiles.loss import HASHES, LossProfile
 from bitplan.profiles.steps import all_keys
 from bitplan.variant import Variant
@@ -156,6 +157,26 @@ def make_case(seed: int, *, nodes: int = 9, layers: int = 4, low: bool = False) 
         entries[key] = Latency(median, 0.9 * median, 1.2 * median, 50)
     fingerprint = Fingerprint("test", (), "portable", 1, "1")
     return Case(network, menu, loss, DeviceProfile(fingerprint, Latency(1.0, 1.0, 1.0, 1), entries))
+
+
+def with_pairs(case: Case, seed: int) -> Case:
+    """The case with losses of pairs of choices, as a Gram matrix, and a link that saturates."""
+    random = np.random.default_rng(seed)
+    choices = case.loss.choices
+    features = random.normal(0, 0.3, (len(choices), 6)) * np.array([[v.encoding != "float32"] for _, v in choices])
+    gram = features @ features.T
+    increases = {
+        choice: np.full(4, gram[number, number], np.float32) for number, choice in enumerate(case.loss.increases)
+    }
+    apart = np.array([[a != b for b, _ in choices] for a, _ in choices])
+    pairs = np.where(apart, gram + gram.T, 0.0)
+    loss = replace(case.loss, increases=increases, pairs=pairs, semidefinite=True, link=Link(0.9, 1.1, 3.0))
+    return replace(case, loss=loss)
+
+
+@pytest.fixture(scope="session")
+def paired() -> Callable[[Case, int], Case]:
+    return with_pairs
 
 
 @pytest.fixture(scope="session")
