@@ -92,15 +92,22 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, metavar="FILE", help="an interpreter with the peers")
     parser.add_argument("--cache", type=Path, default=Path("build/allocation"))
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/<machine>/<date>-allocation.json")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="only the tables and the plot of these results")
     arguments = parser.parse_args()
+    if arguments.show:
+        show(arguments.show)
+        return
     if any(not MENU[0] <= budget <= MENU[-1] for budget in arguments.budgets):
         parser.error(f"budgets must lie between {MENU[0]} and {MENU[-1]} bits per weight")
     path: Path = arguments.json or machine_folder() / f"{date.today()}-allocation.json"
     report: dict[str, Any] = {
         "date": str(date.today()),
-        "command": " ".join(["python", "benchmarks/allocation.py", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python", "benchmarks/allocation.py", *arguments.networks, "--images", str(arguments.images)]
+        ),
         "machine": this_machine().to_json(),
         "menu": MENU,
+        "budgets_bits_per_weight": arguments.budgets,
         "peers": {},
         "missing": {},
         "full_precision_accuracy": {},
@@ -112,6 +119,13 @@ def main() -> None:
             report["rows"].append(found)
             write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+    show(path)
+    say(f"written: {path}")
+
+
+def show(path: Path) -> None:
+    """Prints the tables of a results file and writes the plot beside it."""
+    report = json.loads(path.read_text())
     print(markdown(report["rows"]))
     for what, reason in report["missing"].items():
         print(f"missing: {what}: {reason}")
@@ -119,7 +133,6 @@ def main() -> None:
         plot(report["rows"], path.with_suffix(".png"))
     except ImportError:
         say("no plot: matplotlib is not installed; pip install 'bitplan[bench]'")
-    say(f"written: {path}")
 
 
 if __name__ == "__main__":
