@@ -15,7 +15,8 @@ Peers: uniform, HAWQ-style (ours), Sony MCT, NVIDIA ModelOpt by gradients and by
 
 Those that are missing are named in the results. Results: benchmarks/results/<machine>/<date>-allocation.json, with a
 plot beside it. An interrupted run goes on where it was: answers of peers and evaluations are kept in --cache, for each
-network, peer and budget. Trained networks need BITPLAN_TEST_DATA.
+network, peer and budget (remove its files after installing another version of a peer). Trained networks need
+BITPLAN_TEST_DATA.
 """
 
 from __future__ import annotations
