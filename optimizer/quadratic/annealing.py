@@ -11,8 +11,8 @@ from bitplan.optimizer.quadratic.chains import Chains
 from bitplan.optimizer.quadratic.matrices import Floats, Matrices
 
 CHAINS = 32
-SWEEPS = 120
-"""Chains, and times that each group is chosen anew, in a round."""
+SWEEPS = (20, 120)
+"""Chains, and times that each group is chosen anew in a round: one for every option, within these limits."""
 ELITE = 12
 """Different choices that later rounds are crossed from."""
 COLDEST = 1 / 400
@@ -54,10 +54,11 @@ class Annealing:
             self._warmth = _warmth(chains)
         hottest = self._warmth * (REHEAT if again else 1.0)
         _keep(chains, self.elite)
-        for step in range(SWEEPS):
+        sweeps = int(np.clip(self.program.offsets[-1], *SWEEPS))
+        for step in range(sweeps):
             if self.stopped():
                 break
-            done = step / (SWEEPS - 1)
+            done = step / (sweeps - 1)
             chains.sweep(hottest * COLDEST**done, CLASH[0] + (CLASH[1] - CLASH[0]) * done)
             if done > 0.5:
                 _keep(chains, self.elite)

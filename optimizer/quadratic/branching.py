@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from math import inf
 
 import numpy as np
@@ -36,6 +37,10 @@ WORTHWHILE = 0.15
 MARGIN = 1e-3
 """By how much a bound must lie above the whole number below the best objective."""
 THREADS = 2
+FEW = 32
+"""Choices that are quicker tried one by one."""
+SMALL = 60
+"""Options of all groups up to which all goals but the last are skipped."""
 BATCH = 4
 """Nodes that are taken at a time."""
 
@@ -100,7 +105,7 @@ class Branching:
 
     def run(self, between: Callable[[], None]) -> None:
         """Until the bound has met the best objective, or `stopped`; calls `between` after each stage."""
-        for goal in GOALS:
+        for goal in GOALS if self.program.offsets[-1] > SMALL else GOALS[-1:]:
             if self.stopped() or self.root is None or self.finished:
                 return
             if self.best < inf and goal and self.best - self.bound <= goal * abs(self.best):
@@ -158,12 +163,12 @@ class Branching:
         history: list[float] = []
         done = 0
         while True:
-            if len(kept) == self.program.groups:
-                return self._leaf(kept)
+            if np.prod(np.bincount(self._group(kept)), dtype=np.float64) <= FEW:
+                return self._enumerated(kept)
             if not relaxation.allowed.any((1, 2)).all():
                 return Outcome(target)  # two groups between which nothing is allowed any more
             relaxation.improve(iterate, STEPS, PENALTY / self.program.groups, self.stopped)
-            bounds = relaxation.bounds(iterate.multiplier)
+            bounds = relaxation.bounds(iterate)
             bound = max(bound, bounds.whole)
             done += 1
             if bound >= target:
@@ -195,9 +200,12 @@ class Branching:
     def _group(self, kept: Integers) -> Integers:
         return np.asarray(np.searchsorted(self.program.offsets, kept, side="right") - 1)
 
-    def _leaf(self, kept: Integers) -> Outcome:
-        choices = tuple((kept - self.program.offsets[:-1]).tolist())
-        return Outcome(self.evaluate(choices), found=[choices])
+    def _enumerated(self, kept: Integers) -> Outcome:
+        """The best of all choices of the kept options."""
+        group = self._group(kept)
+        options = [(kept[group == g] - self.program.offsets[g]).tolist() for g in range(self.program.groups)]
+        bound, choices = min((self.evaluate(choices), choices) for choices in product(*options))
+        return Outcome(bound, found=[choices])
 
     def _rounded(self, relaxation: Relaxation, iterate: Iterate) -> Choices:
         shares = np.where(relaxation.filled.ravel(), relaxation.shares(iterate), -1.0)

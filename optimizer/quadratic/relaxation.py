@@ -8,7 +8,8 @@ Choices x are lifted to Y = y y' with y = (1, x, s), s the slack of each limit s
 
 The minimum of <C, Y> over both is found by the Peaceman-Rachford splitting of Graham, Hu, Im, Li and Wolkowicz
 (INFORMS Journal on Computing 34, 2022, section 3), which alternates between the two. Any multiplier Z with V' Z V <= 0
-proves that min over P of <C + Z, Y> is a bound, and that minimum falls apart into blocks. So a multiplier is projected,
+proves that min over P of <C + Z, Y> is a bound, and that minimum falls apart into blocks. A limit with pair costs takes
+part twice: through its slack as a linear limit that is never tighter, and in C, at a price that dual ascent finds. So a multiplier is projected,
 the rest is read off block by block; nothing needs to have converged. The same blocks say what the bound would be if an
 option, or a pair of options, were chosen: what cannot beat the incumbent is left out for good.
 """
@@ -22,10 +23,12 @@ import numpy as np
 
 from bitplan.optimizer.problem import Integers, Mask
 from bitplan.optimizer.quadratic.limits import LinearLimits
-from bitplan.optimizer.quadratic.matrices import Floats, Matrices
+from bitplan.optimizer.quadratic.matrices import Floats, Form, Matrices
 
 STEP = 0.9
 """Under-relaxation of both multiplier steps; 1 need not converge."""
+ASCENT = 4.0
+"""Step of the prices of limits, in penalties."""
 MOST_LIMITS = 8
 """Limits that get a slack row, the tightest ones; a relaxation without the others stays valid."""
 NEVER = -1e30
@@ -46,10 +49,12 @@ class Bounds:
 
 @dataclass(eq=False)
 class Iterate:
-    """The splitting's state [rows, rows]: the point in P and the multiplier."""
+    """The splitting's state: the point in P and the multiplier [rows, rows], and the prices of the limits with pair
+    costs, in units of the objective per unit of theirs."""
 
     point: Floats
     multiplier: Floats
+    prices: Floats
 
 
 class Relaxation:
@@ -72,7 +77,7 @@ class Relaxation:
         self.allow(allowed)
         self._limits()
         self._face()
-        self._cost()
+        self._costs()
 
     @property
     def rows(self) -> int:
@@ -114,23 +119,38 @@ class Relaxation:
                 column += 1
         self.face: Floats = np.linalg.qr(np.concatenate([basis, self.slack @ basis]))[0]
 
-    def _cost(self) -> None:
-        """The objective, without its constant, as a matrix on the face, divided by its norm."""
-        objective = self.program.objective
-        cost = np.zeros((self.rows, self.rows))
+    def _costs(self) -> None:
+        """The objective without its constant, and each limit with pair costs as what it is exceeded by, as matrices on
+        the face, divided by their norms."""
+        self.cost, self.scale = self._on_face(self.program.objective, 0.0)
+        found = [
+            self._on_face(form, form.constant - form.limit) for form in self.program.limits if form.pairs is not None
+        ]
+        self.excess = np.array([matrix for matrix, _ in found]).reshape(len(found), self.rows, self.rows)
+        self.excess_scale = np.array([scale for _, scale in found])
+
+    def _on_face(self, form: Form, constant: float) -> tuple[Floats, float]:
+        matrix = np.zeros((self.rows, self.rows))
         places = 1 + self.slot
-        if objective.pairs is not None:
-            cost[np.ix_(places, places)] = objective.pairs[np.ix_(self.kept, self.kept)] / 2
-        cost[0, places] = cost[places, 0] = objective.linear[self.kept] / 2
-        reduced = self.face.T @ cost @ self.face
-        self.scale = max(float(np.linalg.norm(reduced)), 1e-12)
-        self.cost = self.face @ (reduced / self.scale) @ self.face.T
+        matrix[0, 0] = constant
+        if form.pairs is not None:
+            matrix[np.ix_(places, places)] = form.pairs[np.ix_(self.kept, self.kept)] / 2
+        matrix[0, places] = matrix[places, 0] = form.linear[self.kept] / 2
+        reduced = self.face.T @ matrix @ self.face
+        scale = max(float(np.linalg.norm(reduced)), 1e-12)
+        return self.face @ (reduced / scale) @ self.face.T, scale
+
+    def _priced(self, prices: Floats) -> Floats:
+        """The objective with the limits' excess at these prices (any that are not negative give a valid bound)."""
+        if not len(prices):
+            return self.cost
+        return self.cost + np.tensordot(prices * self.excess_scale / self.scale, self.excess, 1)
 
     def start(self) -> Iterate:
         """All options alike."""
         share = np.where(self.filled, 1 / self.filled.sum(1, keepdims=True), 0.0)
         y = np.concatenate([[1.0], share.ravel(), np.full(len(self.slack), 0.5)])
-        return Iterate(np.outer(y, y), np.zeros((self.rows, self.rows)))
+        return Iterate(np.outer(y, y), np.zeros((self.rows, self.rows)), np.zeros(len(self.excess)))
 
     def inherit(self, parent: Relaxation, iterate: Iterate) -> Iterate:
         """The state of a relaxation with more options, cut down to this one's, in this one's units."""
@@ -144,13 +164,15 @@ class Relaxation:
         into, out = np.ix_(mine, mine), np.ix_(theirs, theirs)
         result.point[into] = iterate.point[out]
         # the dual slack matrix cost + multiplier is what carries over: costs on another face differ
-        dual = (parent.cost + iterate.multiplier)[out] * (parent.scale / self.scale)
-        result.multiplier[into] = dual - self.cost[into]
+        dual = (parent._priced(iterate.prices) + iterate.multiplier)[out] * (parent.scale / self.scale)
+        result.prices = iterate.prices
+        result.multiplier[into] = dual - self._priced(result.prices)[into]
         return result
 
     def improve(self, iterate: Iterate, steps: int, penalty: float, stopped: Callable[[], bool]) -> None:
         """So many steps of the splitting, in place, fewer once `stopped`."""
         face, point, multiplier = self.face, iterate.point, iterate.multiplier
+        prices = iterate.prices * self.excess_scale / self.scale
         for _ in range(steps):
             if stopped():
                 break
@@ -160,9 +182,12 @@ class Relaxation:
             half = face @ (vectors[:, positive] * np.sqrt(values[positive] / 2))
             semidefinite = half @ half.T
             multiplier += STEP * penalty * (point - semidefinite)
-            point = self._project(semidefinite - (self.cost + multiplier) / penalty)
+            cost = self.cost + np.tensordot(prices, self.excess, 1) if len(prices) else self.cost
+            point = self._project(semidefinite - (cost + multiplier) / penalty)
             multiplier += STEP * penalty * (point - semidefinite)
+            prices = np.maximum(prices + ASCENT * penalty * (self.excess * point).sum((1, 2)), 0.0)
         iterate.point, iterate.multiplier = point, multiplier
+        iterate.prices = prices * self.scale / self.excess_scale
 
     def _blocks(self, matrix: Floats | Mask) -> Floats | Mask:
         """[slots, slots] as [groups, groups, width, width]."""
@@ -190,13 +215,14 @@ class Relaxation:
         result[1 + self.slots :], result[:, 1 + self.slots :] = slack, slack.T
         return result
 
-    def bounds(self, multiplier: Floats) -> Bounds:
+    def bounds(self, iterate: Iterate) -> Bounds:
         """Valid for any multiplier: what of it is positive on the face is taken off first."""
+        multiplier = iterate.multiplier
         reduced = self.face.T @ multiplier @ self.face
         values, vectors = np.linalg.eigh((reduced + reduced.T) / 2)
         positive = values > 0
         half = self.face @ (vectors[:, positive] * np.sqrt(values[positive]))
-        dual = self.cost + multiplier - half @ half.T
+        dual = self._priced(iterate.prices) + multiplier - half @ half.T
         dual = (dual + dual.T) / 2
         inner, shape = slice(1, 1 + self.slots), (self.groups, self.width)
         constant = self.program.objective.constant

@@ -88,8 +88,9 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
 def _portfolio(problem: Problem) -> Sequence[tuple[Solver, float]]:
     """The solvers to run in turn, each with the share of the remaining time that it may use."""
     greedy = (BY_NAME["greedy"], GREEDY_SHARE)
-    if _dense(problem) and BY_NAME["quadratic"].fits(problem):
-        return greedy, (BY_NAME["separable"], GREEDY_SHARE), (BY_NAME["quadratic"], 1.0)
+    if _dense(problem):
+        last = "quadratic" if BY_NAME["quadratic"].fits(problem) else "annealing"
+        return greedy, (BY_NAME["separable"], GREEDY_SHARE), (BY_NAME[last], 1.0)
     if problem.links and BY_NAME["highs"].fits(problem):
         return greedy, (BY_NAME["cp-sat"], FIRST_SHARE), (BY_NAME["highs"], 1.0)
     return greedy, (BY_NAME["cp-sat"], 1.0)

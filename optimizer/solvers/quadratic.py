@@ -23,7 +23,7 @@ MOST_OPTIONS = 1500
 PATIENCE, MOST_ROUNDS = 3, 12
 """Rounds of annealing: in a row without gain, and in all, before the relaxation is known and after."""
 SMALL = 60
-"""Options of all groups up to which one round without gain is enough."""
+"""Options of all groups up to which one round will do."""
 WARM_UP = 6
 """Bounds of the first relaxation that are computed beside each of the two."""
 
@@ -109,12 +109,12 @@ def _run(branching: Branching, starts: Sequence[Choices], seed: int, stop: _Stop
         annealing.round(branching.shares, branching.choices)
         take()
 
-    patience = PATIENCE if branching.program.offsets[-1] > SMALL else 1
+    most = MOST_ROUNDS if branching.program.offsets[-1] > SMALL else 1
     with ThreadPoolExecutor(1) as pool:
         for _ in range(2):
             if not branching.finished:
                 warm_up = pool.submit(branching.warm_up, WARM_UP)
-                annealing.run(patience, MOST_ROUNDS, branching.shares)
+                annealing.run(PATIENCE, most, branching.shares)
                 take()
                 warm_up.result()
     branching.run(again)
