@@ -285,4 +285,4 @@ def _onto_simplex(rows: Floats) -> Floats:
     excess = np.cumsum(falling, axis=1) - 1
     count = (falling * np.arange(1, rows.shape[1] + 1) > excess).sum(1)
     threshold = excess[np.arange(len(rows)), count - 1] / count
-    return np.maximum(rows - threshold[:, None], 0.0)
+    return np.asarray(np.maximum(rows - threshold[:, None], 0.0))
