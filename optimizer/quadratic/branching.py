@@ -30,6 +30,10 @@ STEPS = 25
 """Steps of the relaxation between two bounds."""
 PENALTY = 0.5
 """The splitting's penalty, times the number of groups."""
+QUICK = 40
+"""Nodes of a stage after which the next goal is skipped."""
+TIGHTEN = 4
+"""Bounds of the first relaxation that are computed before each stage."""
 PATIENCE = 4
 """Bounds over which the gain is looked at before a node is split."""
 WORTHWHILE = 0.15
@@ -105,14 +109,36 @@ class Branching:
 
     def run(self, between: Callable[[], None]) -> None:
         """Until the bound has met the best objective, or `stopped`; calls `between` after each stage."""
-        for goal in GOALS if self.program.offsets[-1] > SMALL else GOALS[-1:]:
+        goals = GOALS if self.program.offsets[-1] > SMALL else GOALS[-1:]
+        nodes = 0
+        for goal in goals:
             if self.stopped() or self.root is None or self.finished:
                 return
-            if self.best < inf and goal and self.best - self.bound <= goal * abs(self.best):
+            reached = self.best < inf and self.best - self.bound <= goal * abs(self.best)
+            if goal and (reached or 0 < nodes <= QUICK):
+                nodes = 0  # a stage that took few nodes says that the next one can be left out
                 continue
-            self._prove(goal)
+            before = self.nodes
+            self._tighten()
+            if not self.finished:
+                self._prove(goal)
+            nodes = self.nodes - before
             if not self.finished:
                 between()
+
+    def _tighten(self) -> None:
+        """Leaves out of the root, once and for all, what is no better than the best choices."""
+        if self.root is None or self.best == inf:
+            return
+        target = self._target(0.0)
+        outcome = self._process(self.root, target, TIGHTEN)
+        for choices in outcome.found:
+            self.offer(choices)
+        if outcome.open:
+            self.root = outcome.open[0]
+            self.bound = max(self.bound, min(self.root.bound, target))
+        else:
+            self.bound = max(self.bound, min(outcome.bound, target, self.best))
 
     @property
     def finished(self) -> bool:
@@ -127,7 +153,8 @@ class Branching:
 
     def _prove(self, goal: float) -> None:
         """Raises the bound to the goal's target, unless stopped."""
-        assert self.root is not None
+        if self.root is None:
+            return
         settled = inf  # a bound of what the stage has settled
         number = 0
         queue: list[tuple[float, int, Node]] = [(self.root.bound, number, self.root)]
