@@ -37,7 +37,7 @@ class LinearLimits:
 
 def _underestimate(program: Matrices, form: Form) -> Floats:
     """u [n] with constant + u @ x <= the form's total for every allowed choice x: of each table, half of what an option
-    costs at least goes to the one side, and what is left at least to the other. Multiples of 1/2, so sums are exact."""
+    costs at least goes to the one side, and what is left at least to the other, in whole numbers."""
     linear = form.linear.copy()
     if form.pairs is None:
         return linear
@@ -50,7 +50,7 @@ def _underestimate(program: Matrices, form: Form) -> Floats:
             costs = np.where(program.allowed[rows, columns], table, np.inf)
             if not (np.isfinite(costs.min(1)).all() and np.isfinite(costs.min(0)).all()):
                 costs = table  # an option that nothing may stand beside: any finite cost will do
-            least = costs.min(1) / 2
+            least = np.floor(costs.min(1) / 2)
             linear[rows] += least
             linear[columns] += (costs - least[:, None]).min(0)
     return linear
