@@ -79,6 +79,51 @@ def random_problem() -> Callable[..., Problem]:
     return make_problem
 
 
+def make_dense_problem(
+    seed: int, *, groups: int = 5, options: int = 4, limits: int = 2, forbidden: float = 0.0, rank: int | None = 3
+) -> Problem:
+    """A quadratic objective x'Qx with pair costs between all groups, of low rank and positive semidefinite, or without
+    structure where `rank` is None; limits between the cheapest and the dearest; a share of the pairs forbidden between
+    neighbours, and the second limit with pair costs between them."""
+    random = np.random.default_rng(seed)
+    builder = ProblemBuilder()
+    sizes = random.integers(2, options + 1, groups)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for number, size in enumerate(sizes):
+        builder.add_group(f"g{number}", [f"o{option}" for option in range(size)])
+    if rank is None:
+        q = random.normal(size=(starts[-1], starts[-1]))
+        q = q + q.T
+    else:
+        half = random.normal(size=(starts[-1], rank)) + 0.5
+        q = half @ half.T
+    builder.add_resource("loss")
+    parts = [slice(starts[g], starts[g + 1]) for g in range(groups)]
+    for g, own in enumerate(parts):
+        builder.add_linear("loss", g, np.diag(q)[own])
+        for h in range(g + 1, groups):
+            builder.add_pair("loss", g, h, 2 * q[own, parts[h]])
+    for number in range(limits):
+        linear = [random.integers(0, 60, size) for size in sizes]
+        low, high = sum(int(t.min()) for t in linear), sum(int(t.max()) for t in linear)
+        builder.add_resource(
+            f"r{number}", counted=True, limit=float(round(low + random.uniform(0.1, 0.6) * (high - low)))
+        )
+        for g, costs in enumerate(linear):
+            builder.add_linear(f"r{number}", g, costs)
+            if number and g:
+                builder.add_pair(f"r{number}", g - 1, g, random.integers(0, 12, (sizes[g - 1], sizes[g])))
+    for g in range(1, groups):
+        if forbidden:
+            builder.forbid(g - 1, g, random.random((sizes[g - 1], sizes[g])) < forbidden)
+    return builder.build("loss")
+
+
+@pytest.fixture(scope="session")
+def dense_problem() -> Callable[..., Problem]:
+    return make_dense_problem
+
+
 IMAGE = (8, 6, 6)
 MENU = tuple(Variant.parse(text) for text in ("float32", "int8", "int4", "binary", "apb:kept=0.02"))
 LOW_MENU = tuple(Variant.parse(text) for text in ("float32", "int8", "int4@u4", "binary@u1", "apb@u4:kept=0.02"))
