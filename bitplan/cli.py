@@ -106,7 +106,7 @@ def plan(
     from bitplan.policies.menu import menu_for
     from bitplan.policies.policy_file import write_policy
     from bitplan.profiles.device import DeviceProfile
-    from bitplan.profiles.loss import LossProfile
+    from bitplan.profiling import stored_loss_profile
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import NETWORK, POLICY
 
@@ -114,7 +114,7 @@ def plan(
         raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
     network = read_network(folder / NETWORK)
     device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
-    loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
+    loss = stored_loss_profile(config, folder / "loss.arrow")
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
     with reporter.stage("solving the integer program"):
         policy = solve(
