@@ -35,6 +35,7 @@ ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
     for estimator in (
         Estimator("separable", "separable", False, "the loss of every choice alone"),
+        Estimator("tempered", "tempered", False, "the same at a higher temperature of the outputs"),
         Estimator("gram", "gram", True, "the same, and how the changes of outputs that choices cause add up"),
         Estimator("clado", "clado", True, "the same, and the loss of every pair of choices that can matter"),
         Estimator("hessian-trace", "hessian_trace", False, "mean curvature of each layer times its squared error"),

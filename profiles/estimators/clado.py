@@ -21,8 +21,9 @@ from bitplan.encodings import EncodedLayer
 from bitplan.formats import Formats, derive_formats
 from bitplan.policies.realise.front import Front, slices, take
 from bitplan.profiles.estimators.cost import shares_left, walk_cost
-from bitplan.profiles.estimators.gram import TEMPERATURE, correlated, observation
+from bitplan.profiles.estimators.gram import correlated, observation
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, choice_name
 from bitplan.profiles.metrics import METRICS, Increase, increase
@@ -47,7 +48,7 @@ class Clado:
         return walk_cost(job) + pairs_cost(job, set(_all_pairs(job)))
 
     def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
-        walk = LossWalk(job, lambda full: observation(job, full, TEMPERATURE), journal, progress)
+        walk = LossWalk(job, lambda full: observation(job, full, TEMPERATURE, 1.0), journal, progress)
         rows = walk.run()
         increases = {choice: found[:, 0] for choice, found in rows.items()}
         losses = np.array([v.mean(dtype=np.float64) for v in increases.values()])

@@ -4,11 +4,12 @@ To second order the loss of a policy is half of x' G x with G[i, j] = mean over 
 change of the logits by choice i alone and F the Fisher matrix of the softmax (sketch.py): the Gauss-Newton matrix of the
 loss, seen from the choices. It takes one evaluation for each choice, not one for each pair as CLADO (arXiv 2307.05657).
 
-The measured loss of a single choice is better than G[i, i] / 2, since it knows no small change; so G gives correlations:
+Single losses L are measured, at the temperature of F, and G gives their correlations:
 
     score(i, j) = sqrt(L_i L_j) G[i, j] / sqrt(G[i, i] G[j, j])
 
-which stays positive semidefinite, as long as entries between choices of one layer are kept.
+which stays positive semidefinite, as long as entries between choices of one layer are kept. The temperature matters more
+than the pairs (tempered.py).
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from numpy.typing import NDArray
 from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.estimators.sketch import output_change
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs, increase
-
-TEMPERATURE = 3.0
-"""Of the Fisher matrix; see benchmarks/estimators.py for what others give."""
 
 Vectors = NDArray[np.float32]
 
@@ -51,9 +50,9 @@ class Gram:
         return Measured(increases, pairs, errors, semidefinite=True)
 
 
-def observation(job: Job, full: Outputs, temperature: float) -> Observation:
-    """Of each image the loss increase, then the vector of the change of its outputs."""
-    loss = increase(job.network, job.metric, full, job.labels)
+def observation(job: Job, full: Outputs, temperature: float, loss_temperature: float | None = None) -> Observation:
+    """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature."""
+    loss = increase(job.network, job.metric, full, job.labels, loss_temperature or temperature)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])
 

@@ -19,6 +19,7 @@ from bitplan.profiles.metrics import METRICS, Outputs, increase
 class Separable:
     """Exact for a single change; says nothing of how changes add up. Works without labels for every metric but task."""
 
+    temperature: float = 1.0
     metrics: tuple[str, ...] = METRICS
     incremental: bool = True
 
@@ -27,7 +28,7 @@ class Separable:
 
     def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
         def observe(full: Outputs) -> Observation:
-            return increase(job.network, job.metric, full, job.labels)
+            return increase(job.network, job.metric, full, job.labels, self.temperature)
 
         found = LossWalk(job, observe, journal, progress).run()
         return Measured({choice: rows[:, 0] for choice, rows in found.items()})

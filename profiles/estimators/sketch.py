@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.network import Network, Softmax
-from bitplan.profiles.metrics import TINY, Outputs, log_probabilities
+from bitplan.profiles.metrics import TINY, Outputs, log_probabilities, softened
 
 DIMENSIONS = 64
 
@@ -46,7 +46,7 @@ def _logit_change(
     name = network.outputs[0]
     softmaxed = isinstance(network.by_name[name].op, Softmax)
     reference = log_probabilities(full[name], softmaxed)
-    p = np.exp(log_probabilities((reference / temperature).astype(np.float32)))
+    p = np.exp(softened(reference, temperature))
 
     def change(changed: Outputs, part: slice) -> NDArray[np.float64]:
         # log probabilities differ from logits by a number per image, which F does not see

@@ -16,10 +16,11 @@ from bitplan.policies.realise import realise
 from bitplan.policies.realise.front import peak_bytes
 from bitplan.profiles.estimators import ESTIMATORS, estimator_named
 from bitplan.profiles.estimators.clado import Clado, matter, pairs_cost
-from bitplan.profiles.estimators.gram import TEMPERATURE, correlated
+from bitplan.profiles.estimators.gram import correlated
 from bitplan.profiles.estimators.hessian_trace import HessianTrace
 from bitplan.profiles.estimators.orthogonality import kernels, pseudo_importances
 from bitplan.profiles.estimators.sketch import DIMENSIONS, output_change
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.loss_walk import Job
 from bitplan.profiles.measure_loss import expected_cost, measure
@@ -173,9 +174,9 @@ def test_a_profile_of_another_estimator_is_not_taken_over(small, profiles):
 
 
 class TestGram:
-    def test_single_losses_are_those_of_separable(self, profiles):
+    def test_single_losses_are_those_of_tempered(self, profiles):
         for choice in profiles["gram"].choices:
-            np.testing.assert_array_equal(profiles["gram"].increases[choice], profiles["separable"].increases[choice])
+            np.testing.assert_array_equal(profiles["gram"].increases[choice], profiles["tempered"].increases[choice])
 
     def test_pairs_are_correlations_of_changes_of_logits(self, small, profiles):
         profile = profiles["gram"]
@@ -252,6 +253,18 @@ def every(small):
     return measured, list(measured.increases)
 
 
+class TestTempered:
+    def test_it_is_the_divergence_of_softened_outputs(self, small, profiles):
+        def soft(x):
+            p = np.exp(x.astype(np.float64) / TEMPERATURE)
+            return p / p.sum(1, keepdims=True)
+
+        before, after = soft(logits(small, {})), soft(logits(small, {"project": BINARY}))
+        expected = TEMPERATURE**2 * (before * np.log(before / after)).sum(1)
+        found = profiles["tempered"].per_image("project", BINARY)
+        np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-6)
+
+
 class TestClado:
     PAIRS = (
         (("stem", BINARY), ("depthwise", INT3)),
@@ -294,7 +307,7 @@ class TestClado:
 
     def test_pairs_that_cannot_matter_keep_what_gram_says(self, small, every, profiles):
         gram, clado = profiles["gram"], profiles["clado"]
-        losses = np.array([gram.loss(*choice) for choice in gram.choices])
+        losses = np.array([clado.loss(*choice) for choice in gram.choices])
         choices = [choice for choice in gram.choices if choice[1] != FLOAT32]
         wanted = matter(choices, losses[[gram.number(*c) for c in choices]], Clado().negligible)
         assert 0 < len(wanted) < len(choices) * (len(choices) - 3)
@@ -302,7 +315,8 @@ class TestClado:
             for other in choices:
                 if one[0] != other[0] and (one, other) not in wanted:
                     at = gram.number(*one), gram.number(*other)
-                    assert clado.pairs[at] == pytest.approx(gram.pairs[at], rel=1e-6)
+                    scale = np.sqrt(np.prod([clado.loss(*c) / gram.loss(*c) for c in (one, other)]))
+                    assert clado.pairs[at] == pytest.approx(scale * gram.pairs[at], rel=1e-4)
 
     def test_the_stated_cost_counts_every_pair(self, small):
         job = job_of(small, INT8, INT3)
