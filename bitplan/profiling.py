@@ -167,7 +167,7 @@ def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: 
         seconds.append(time.perf_counter() - begin)
     expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
     return (
-        f"{estimator}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
+        f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
         f"{len(images)} images: about {_duration(expected)}"
     )
 

@@ -79,7 +79,7 @@ class LossWalk:
     def __post_init__(self) -> None:
         job = self.job
         self.simulator = Simulator(job.network, job.weights)
-        self.chunks = slices(0, count_images(job.images), _chunk_size(self.simulator, job))
+        self.chunks = slices(0, count_images(job.images), chunk_size(self.simulator, job))
         # Fronts only move forwards, and a variant can reach back to operations before its layer.
         places = [Place(job.network, node, job.choices) for node in job.network.layers]
         self.places = sorted((place for place in places if place.variants), key=lambda place: place.start)
@@ -195,7 +195,7 @@ class Place:
         return derive_formats(self.network, {n.name: FLOAT32 for n in self.network.layers} | {self.node.name: variant})
 
 
-def _chunk_size(simulator: Simulator, job: Job) -> int:
+def chunk_size(simulator: Simulator, job: Job) -> int:
     """Images whose values fit into the memory, in whole batches and about equal chunks."""
     fitting = max(1, job.memory // peak_bytes(simulator) // job.batch)
     batches = -(-count_images(job.images) // job.batch)

@@ -21,7 +21,7 @@ from bitplan.hybrid.trained import HybridTrained
 from bitplan.hybrid.twin import Twin, leaf_simulator
 from bitplan.policies.realise.front import slices
 from bitplan.policies.realise.pipeline import code_formats
-from bitplan.profiles.estimators import DEFAULT
+from bitplan.profiles.estimators import SEPARABLE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_loss import profile_hashes
@@ -36,8 +36,8 @@ Vector = NDArray[np.float32]
 def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> LossProfile:
     """The profile on the calibration images, from the cache or measured (going on where an interrupted run stopped)."""
     named, file = named_estimator(config)
-    if named not in (None, DEFAULT):
-        raise UsageError(f"the layers of a module are measured by the estimator {DEFAULT} only, not by {named}")
+    if named not in (None, SEPARABLE):
+        raise UsageError(f"the layers of a module are measured by the estimator {SEPARABLE} only, not by {named}")
     count = trained.loss_images(config.loss_size)
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """`module` of this package offers METHOD (see method.py); `pairs`: whether it tells what choices cost together."""
+    """`module` of this package offers METHOD (see method.py)."""
 
     name: str
     module: str
-    pairs: bool
     summary: str
 
     def method(self) -> Method:
@@ -34,16 +33,17 @@ class Estimator:
 ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
     for estimator in (
-        Estimator("separable", "separable", False, "the loss of every choice alone"),
-        Estimator("tempered", "tempered", False, "the same at a higher temperature of the outputs"),
-        Estimator("gram", "gram", True, "the same, and how the changes of outputs that choices cause add up"),
-        Estimator("clado", "clado", True, "the same, and the loss of every pair of choices that can matter"),
-        Estimator("hessian-trace", "hessian_trace", False, "mean curvature of each layer times its squared error"),
-        Estimator("orthogonality", "orthogonality", False, "bits by how little layers repeat each other"),
+        Estimator("separable", "separable", "the loss of every choice alone"),
+        Estimator("tempered", "tempered", "the same at a higher temperature of the outputs"),
+        Estimator("gram", "gram", "the same, and how the changes of outputs that choices cause add up"),
+        Estimator("clado", "clado", "the same, and the loss of every pair of choices that can matter"),
+        Estimator("hessian-trace", "hessian_trace", "mean curvature of each layer times its squared error"),
+        Estimator("orthogonality", "orthogonality", "bits by how little layers repeat each other"),
     )
 }
 
-DEFAULT = "separable"
+SEPARABLE = "separable"
+DEFAULT = SEPARABLE
 
 
 def estimator_named(name: str) -> Estimator:
@@ -53,4 +53,4 @@ def estimator_named(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
-__all__ = ["DEFAULT", "ESTIMATORS", "Estimator", "estimator_named"]
+__all__ = ["DEFAULT", "ESTIMATORS", "SEPARABLE", "Estimator", "estimator_named"]

@@ -29,7 +29,7 @@ from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, c
 from bitplan.profiles.metrics import METRICS, Increase, increase
 from bitplan.variant import FLOAT32, Variant
 
-NEGLIGIBLE = 0.5
+NEGLIGIBLE = 2.0
 
 Losses = NDArray[np.float64]
 

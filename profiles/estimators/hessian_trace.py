@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.network import Node
-from bitplan.policies.realise.front import Front, count_images, slices
+from bitplan.policies.realise.front import Front, count_images, slices, take
 from bitplan.policies.realise.pipeline import quantise
 from bitplan.profiles.estimators.cost import shares_left
 from bitplan.profiles.estimators.method import Cost, Measured
-from bitplan.profiles.estimators.sketch import output_change
+from bitplan.profiles.estimators.sketch import Sketch, output_change
 from bitplan.profiles.journal import Journal
-from bitplan.profiles.loss_walk import Job, Progress
+from bitplan.profiles.loss_walk import Job, Progress, chunk_size
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32
 
@@ -68,36 +68,47 @@ class HessianTrace:
         """tr(J' F J) [N] of every layer."""
         found = dict(journal.records) if journal else {}
         simulator = Simulator(job.network, job.weights)
-        parts = slices(0, count_images(job.images), job.batch)
-        front = Front.of_images(simulator, job.images, job.batch)
-        full = front.fork()
-        full.advance(len(job.network.nodes))
-        reference = {
-            name: np.concatenate([values[name].numpy() for values in full.batches]) for name in job.network.outputs
+        chunks = slices(0, count_images(job.images), chunk_size(simulator, job))
+        names = {
+            (number, node.name): json.dumps([number, node.name]) for number in range(len(chunks)) for node in layers
         }
-        change = output_change(job.network, job.metric, reference)
-        for done, node in enumerate(layers):
-            if progress:
-                progress(done, len(layers), node.name)
-            name = json.dumps([node.name, self.probes])
-            if name in found:
-                continue
-            position = job.network.nodes.index(node)
-            front.advance(position)
-            total = np.zeros(parts[-1].stop)
-            for probe in range(self.probes):
-                weights, step = _probe(job, node, probe)
-                layer = quantise(job.network, node, weights, FLOAT32)
-                for part, values in zip(parts, front.batches, strict=True):
-                    outputs = simulator.resume(values, position, {node.name: layer})
-                    vectors = change({key: value.numpy() for key, value in outputs.items()}, part)
-                    total[part] += np.square(vectors, dtype=np.float64).sum(1) / step**2
-            found[name] = (total / self.probes).astype(np.float32)
-            if journal:
-                journal.add(name, found[name])
+        for number, chunk in enumerate(chunks):
+            front = Front.of_images(simulator, take(job.images, chunk), job.batch)
+            full = front.fork()
+            full.advance(len(job.network.nodes))
+            change = output_change(
+                job.network,
+                job.metric,
+                {name: np.concatenate([v[name].numpy() for v in full.batches]) for name in job.network.outputs},
+            )
+            for done, node in enumerate(layers):
+                name = names[number, node.name]
+                if progress:
+                    progress(number * len(layers) + done, len(names), node.name)
+                if name not in found:
+                    front.advance(job.network.nodes.index(node))
+                    found[name] = self._trace(job, node, simulator, front, change)
+                    if journal:
+                        journal.add(name, found[name])
         if progress:
-            progress(len(layers), len(layers), "")
-        return {node.name: found[json.dumps([node.name, self.probes])] for node in layers}
+            progress(len(names), len(names), "")
+        return {
+            node.name: np.concatenate([found[names[number, node.name]] for number in range(len(chunks))])
+            for node in layers
+        }
+
+    def _trace(self, job: Job, node: Node, simulator: Simulator, front: Front, change: Sketch) -> NDArray[np.float32]:
+        """tr(J' F J) of the front's images [n] and one layer, which the front stands at."""
+        parts = slices(0, sum(len(next(iter(values.values()))) for values in front.batches), job.batch)
+        total = np.zeros(parts[-1].stop)
+        for probe in range(self.probes):
+            weights, step = _probe(job, node, probe)
+            layer = quantise(job.network, node, weights, FLOAT32)
+            for part, values in zip(parts, front.batches, strict=True):
+                outputs = simulator.resume(values, front.position, {node.name: layer})
+                vectors = change({key: value.numpy() for key, value in outputs.items()}, part)
+                total[part] += np.square(vectors, dtype=np.float64).sum(1) / step**2
+        return (total / self.probes).astype(np.float32)
 
 
 def _probe(job: Job, node: Node, number: int) -> tuple[dict[str, NDArray[np.float32]], float]:

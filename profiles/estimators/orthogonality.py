@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from bitplan.kernels.artifact import layer_bytes
 from bitplan.network import Node
-from bitplan.policies.realise.front import Front, count_images
+from bitplan.policies.realise.front import Front, count_images, slices, take
 from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
-from bitplan.profiles.loss_walk import Job, Progress
+from bitplan.profiles.loss_walk import Job, Progress, chunk_size
 from bitplan.profiles.metrics import METRICS
 from bitplan.simulate import Simulator
 
@@ -33,13 +33,14 @@ FLOAT_BITS = 32
 
 @dataclass(frozen=True)
 class Orthogonality:
-    """One forward pass; any metric, since it measures none."""
+    """One forward pass where the images fit into the memory; any metric, since it measures none."""
 
     metrics: tuple[str, ...] = METRICS
     incremental: bool = False
 
     def cost(self, job: Job) -> Cost:
-        return Cost(1, 1.0)
+        chunks = -(-count_images(job.images) // chunk_size(Simulator(job.network, job.weights), job))
+        return Cost(chunks, float(chunks))  # each chunk beside every one: as many passes over all as there are chunks
 
     def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
         names = [node.name for node in job.network.layers]
@@ -54,23 +55,29 @@ class Orthogonality:
 
 
 def kernels(job: Job, progress: Progress | None = None) -> list[Kernel]:
-    """Y Y' [N, N] of every layer's output; ||Y_j' Y_i||_F^2 is the inner product of two of them."""
-    front = Front.of_images(Simulator(job.network, job.weights), job.images, job.batch)
-    found = []
-    for done, node in enumerate(job.network.layers):
-        if progress:
-            progress(done, len(job.network.layers), node.name)
-        front.advance(job.network.nodes.index(node) + 1)
-        found.append(_kernel(front, node))
+    """Y Y' [N, N] of every layer's output; ||Y_j' Y_i||_F^2 is the inner product of two of them. Images that do not fit
+    into the memory together go through the network in chunks, each chunk once beside every later one."""
+    simulator, layers = Simulator(job.network, job.weights), job.network.layers
+    chunks = slices(0, count_images(job.images), chunk_size(simulator, job))
+    found = [np.zeros((chunks[-1].stop, chunks[-1].stop)) for _ in layers]
+    pairs = [(a, b) for number, a in enumerate(chunks) for b in chunks[number:]]
+    for pair, (a, b) in enumerate(pairs):
+        first = Front.of_images(simulator, take(job.images, a), job.batch)
+        second = first if a == b else Front.of_images(simulator, take(job.images, b), job.batch)
+        for number, node in enumerate(layers):
+            if progress:
+                progress(pair * len(layers) + number, len(pairs) * len(layers), node.name)
+            for front in {id(first): first, id(second): second}.values():
+                front.advance(job.network.nodes.index(node) + 1)
+            block = (_features(first, node) @ _features(second, node).T).double().numpy()
+            found[number][a, b], found[number][b, a] = block, block.T
     if progress:
-        progress(len(found), len(found), "")
-    assert not found or len(found[0]) == count_images(job.images)
+        progress(len(pairs) * len(layers), len(pairs) * len(layers), "")
     return found
 
 
-def _kernel(front: Front, node: Node) -> Kernel:
-    features = torch.cat([values[node.name].reshape(len(values[node.name]), -1) for values in front.batches])
-    return np.asarray((features @ features.T).double().numpy())
+def _features(front: Front, node: Node) -> torch.Tensor:
+    return torch.cat([values[node.name].reshape(len(values[node.name]), -1) for values in front.batches])
 
 
 def pseudo_importances(found: list[Kernel]) -> NDArray[np.float64]:

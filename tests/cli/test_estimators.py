@@ -19,7 +19,7 @@ SUBJECT = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings",
 def test_profile_stores_the_estimator_and_plan_takes_what_the_file_says(command: Command, folder: Path) -> None:
     stored = command("profile", *SUBJECT, "--loss-profile", "gram", "-o", "stored")
     assert stored.code == 0, stored.err
-    assert "gram: at most 13 evaluations" in stored.err
+    assert "at most 13 evaluations" in stored.err
     assert "predicted and measured losses: " in stored.err
     profile = LossProfile.load(folder / "stored" / "loss.arrow")
     assert profile.estimator == "gram"
@@ -29,7 +29,7 @@ def test_profile_stores_the_estimator_and_plan_takes_what_the_file_says(command:
 
     planned = command("plan", "stored", "--encodings", "int8,int3,binary", "--budget", "3kB", "--json")
     assert planned.code == 0, planned.err
-    assert planned.json["predicted"]["loss"] >= 0
+    assert "optimal" in planned.err or "feasible" in planned.err
     named = command("plan", "stored", "--encodings", "int8,int3,binary", "--budget", "3kB", "--loss-profile", "gram")
     assert named.code == 0, named.err
     other = command("plan", "stored", "--encodings", "int8,int3,binary", "--budget", "3kB", "--loss-profile", "clado")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import derive_formats
+from bitplan.network import RELU, AveragePool, Conv2d, Input, Linear, Mean, Network, Node
 from bitplan.policies.realise import realise
 from bitplan.policies.realise.front import peak_bytes
 from bitplan.profiles.estimators import ESTIMATORS, estimator_named
 from bitplan.profiles.estimators.clado import Clado, matter, pairs_cost
 from bitplan.profiles.estimators.gram import correlated
 from bitplan.profiles.estimators.hessian_trace import HessianTrace
-from bitplan.profiles.estimators.orthogonality import kernels, pseudo_importances
+from bitplan.profiles.estimators.orthogonality import Orthogonality, kernels, pseudo_importances
 from bitplan.profiles.estimators.sketch import DIMENSIONS, output_change
 from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.loss import LossProfile
@@ -71,7 +75,7 @@ class TestEvery:
         cost = expected_cost(small.network, small.weights, small.images, menu_of(small.network, *MENU), name, "kl")
         assert profile.estimator == name
         assert 0 < profile.passes <= cost.passes
-        assert (profile.pairs is not None) == ESTIMATORS[name].pairs
+        assert (profile.pairs is not None) == (name in ("gram", "clado"))
 
     def test_fewer_bits_cost_more_and_float32_costs_nothing(self, small, profiles, name):
         for layer in profiles[name].layers:
@@ -305,6 +309,43 @@ class TestClado:
         at = choices.index(("expand", INT3)), choices.index(("join", INT3))
         assert measured.pairs[at] == pytest.approx(beyond, rel=5e-3, abs=2e-5)
 
+    def test_an_operation_before_both_layers_that_only_both_bring_into_codes(self):
+        nodes = (
+            Node("x", Input(), (), (3, 8, 8)),
+            Node("stem", Conv2d((3, 3), (1, 1), (1, 1, 1, 1), activation=RELU), ("x",), (8, 8, 8)),
+            Node("pool", AveragePool((2, 2), (2, 2)), ("stem",), (8, 4, 4)),
+            Node("left", Conv2d((3, 3), (1, 1), (1, 1, 1, 1), activation=RELU), ("pool",), (8, 4, 4)),
+            Node("right", Conv2d((1, 1)), ("pool", "left"), (8, 4, 4)),
+            Node("mean", Mean(), ("right",), (8,)),
+            Node("classifier", Linear(), ("mean",), (5,)),
+        )
+        network = Network(nodes, ("classifier",))
+        random = np.random.default_rng(2)
+        weights = {}
+        for node in network.layers:
+            shape = network.weight_shape(node)
+            size = (shape.out_channels, shape.in_channels, *shape.kernel)
+            weights[f"{node.name}.weight"] = random.normal(0, 1.4 / shape.reduction**0.5, size).astype(np.float32)
+            weights[f"{node.name}.bias"] = np.zeros(shape.out_channels, np.float32)
+        weights["classifier.weight"] = weights["classifier.weight"].reshape(5, 8)
+        example = SimpleNamespace(
+            network=network, weights=weights, images=random.normal(0, 1, (24, 3, 8, 8)).astype(np.float32)
+        )
+        alone, both = (
+            derive_formats(network, {n.name: BINARY if n.name in chosen else FLOAT32 for n in network.layers}).read
+            for chosen in (("left",), ("left", "right"))
+        )
+        assert alone["pool"] != both["pool"]
+        measured = Clado(negligible=0).measure(job_of(example, BINARY))
+        choices = list(measured.increases)
+        loss = increase(network, "kl", {"classifier": logits(example, {})})
+        outputs = {"classifier": logits(example, {"left": BINARY, "right": BINARY})}
+        beyond = loss(outputs, slice(0, 24)).mean() - sum(
+            measured.increases[n, BINARY].mean() for n in ("left", "right")
+        )
+        at = choices.index(("left", BINARY)), choices.index(("right", BINARY))
+        assert measured.pairs[at] == pytest.approx(beyond, rel=5e-3, abs=2e-5)
+
     def test_pairs_that_cannot_matter_keep_what_gram_says(self, small, every, profiles):
         gram, clado = profiles["gram"], profiles["clado"]
         losses = np.array([clado.loss(*choice) for choice in gram.choices])
@@ -335,6 +376,20 @@ class TestClado:
         assert list(chunked.increases) == choices
         found, expected = chunked.pairs, measured.pairs
         assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9  # layers are recovered on 16 images
+
+
+class TestLittleMemory:
+    """Images that do not fit together go through the network in chunks."""
+
+    @pytest.mark.parametrize("method", [HessianTrace(), Orthogonality()], ids=lambda method: type(method).__name__)
+    def test_chunks_change_nothing(self, small, method):
+        room = 16 * peak_bytes(Simulator(small.network, small.weights))
+        whole = job_of(small, INT8, BINARY, batch=8)
+        chunked = replace(whole, memory=room)
+        assert method.cost(chunked).passes >= method.cost(whole).passes
+        found, expected = method.measure(chunked).increases, method.measure(whole).increases
+        for choice, values in expected.items():
+            np.testing.assert_allclose(found[choice], values, rtol=1e-2, atol=1e-4 * np.abs(values).max())
 
 
 class TestHessianTrace:
@@ -375,12 +430,9 @@ class TestOrthogonality:
             np.testing.assert_allclose(pseudo[:, left_out], expected, rtol=1e-6)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
+CHAIN = """
 import numpy as np
 from bitplan.network import Input, Linear, Network, Node
-from bitplan.profiles.measure_loss import measure
 from bitplan.variant import Variant
 nodes = [Node("x", Input(), (), (6,))]
 nodes += [Node(f"layer{i}", Linear(), (f"layer{i - 1}" if i else "x",), (6,)) for i in range(4)]
@@ -390,27 +442,31 @@ weights = {f"layer{i}.weight": random.normal(size=(6, 6)).astype(np.float32) for
 weights |= {f"layer{i}.bias": np.zeros(6, np.float32) for i in range(4)}
 images = random.normal(size=(20, 6)).astype(np.float32)
 menu = {f"layer{i}": (Variant("int8"), Variant("binary")) for i in range(4)}
+"""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bitplan.profiles.measure_loss import measure
 calls = []
 def report(done, total, text):
-    calls.append(done)
-    if len(calls) == int(sys.argv[2]):
+    calls.append(text)
+    if len(calls) == 14:
         os.kill(os.getpid(), signal.SIGKILL)
-journal = Path(sys.argv[1]) if sys.argv[1] else None
-options = dict(estimator="clado", checkpoint=journal, progress=report)
-measure(network, weights, images, menu, **options).save(Path(sys.argv[3]))
+measure(network, weights, images, menu, estimator="clado", checkpoint=Path(sys.argv[1]), progress=report)
 """
 
 
 def test_a_killed_clado_goes_on_among_its_pairs(tmp_path):
-    def run(journal, limit, out):
-        command = [sys.executable, "-c", KILLED, journal, str(limit), str(tmp_path / out)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-    for limit in (12, 3):
-        killed = run(str(tmp_path / "journal"), limit, "never")
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    for arguments in ((str(tmp_path / "journal"), -1, "resumed"), ("", -1, "straight")):
-        finished = run(*arguments)
-        assert finished.returncode == 0, finished.stderr
-    resumed, straight = (LossProfile.load(tmp_path / name) for name in ("resumed", "straight"))
-    np.testing.assert_allclose(resumed.pairs, straight.pairs, rtol=1e-5, atol=1e-9)
+    command = [sys.executable, "-c", CHAIN + KILLED, str(tmp_path / "journal")]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (tmp_path / "chain.py").write_text(CHAIN)
+    chain = runpy.run_path(str(tmp_path / "chain.py"))
+    given = [chain[name] for name in ("network", "weights", "images", "menu")]
+    seen = []
+    resumed = measure(
+        *given, estimator="clado", checkpoint=tmp_path / "journal", progress=lambda *report: seen.append(report[2])
+    )
+    straight = measure(*given, estimator="clado")
+    assert not any(" with " not in text for text in seen if text)  # only pairs are left to measure
+    np.testing.assert_allclose(resumed.pairs, straight.pairs, rtol=1e-3, atol=1e-6)
