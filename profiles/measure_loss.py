@@ -14,7 +14,7 @@ import numpy as np
 from bitplan.errors import UsageError
 from bitplan.network import Network, Weights, weights_hash
 from bitplan.policies.realise.front import Images, count_images, default_batch
-from bitplan.profiles.estimators import DEFAULT, estimator_named
+from bitplan.profiles.estimators import SEPARABLE, estimator_named
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile
@@ -64,7 +64,7 @@ def measure(
     images: Images,
     menu: Menu,
     *,
-    estimator: str = DEFAULT,
+    estimator: str = SEPARABLE,
     labels: Labels | None = None,
     metric: str = "kl",
     batch: int | None = None,
@@ -103,7 +103,8 @@ def measure(
         key = json.dumps([estimator, metric, hashes, batch, memory])
         with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
             job = Job(network, weights, images, frozenset(wanted), metric, labels, batch, memory)
-            measured, cost = method.measure(job, journal, progress), method.cost(job)
+            measured = method.measure(job, journal, progress)
+            cost = measured.cost or method.cost(job)
     zero = np.zeros(count_images(images), np.float32)
     increases = {**known, **measured.increases} | {choice: zero for choice in choices if choice[1] == FLOAT32}
     return LossProfile(

@@ -43,7 +43,8 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 
 SEPARABLE = "separable"
-DEFAULT = SEPARABLE
+DEFAULT = "tempered"
+"""What the main job uses; docs/decisions/0009 says why."""
 
 
 def estimator_named(name: str) -> Estimator:

@@ -13,6 +13,7 @@ median over layers of the loss between neighbouring variants), the pair keeps th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class Clado:
             at = numbers[first], numbers[second]
             pairs[at] = pairs[at[::-1]] = mean
             errors[at] = errors[at[::-1]] = error
-        return Measured(increases, pairs, errors)
+        return Measured(increases, pairs, errors, cost=walk_cost(job) + pairs_cost(job, wanted))
 
 
 def matter(choices: list[Choice], losses: Losses, negligible: float) -> set[tuple[Choice, Choice]]:
@@ -90,7 +91,8 @@ def pairs_cost(job: Job, wanted: set[tuple[Choice, Choice]]) -> Cost:
     behind = {node.name: left[Place(job.network, node, job.choices).start] for node in job.network.layers}
     pairs = [(a, b) for a, b in wanted if order[a[0]] < order[b[0]]]
     firsts = {a for a, _ in pairs}
-    return Cost(len(pairs) + len(firsts), sum(behind[b[0]] for _, b in pairs) + sum(behind[a[0]] for a in firsts))
+    passes = fsum(behind[b[0]] for _, b in pairs) + fsum(behind[a[0]] for a in firsts)
+    return Cost(len(pairs) + len(firsts), passes)
 
 
 def _all_pairs(job: Job) -> list[tuple[Choice, Choice]]:

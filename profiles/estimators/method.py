@@ -30,12 +30,13 @@ class Cost:
 @dataclass(frozen=True)
 class Measured:
     """Loss increases float32 [N] of every choice of a job; `pairs` and their standard errors [choices, choices], in the
-    order of `increases`, as in LossProfile."""
+    order of `increases`, as in LossProfile. `cost`: where it was less than stated before."""
 
     increases: Mapping[Choice, NDArray[np.float32]]
     pairs: Matrix | None = None
     pair_errors: Matrix | None = None
     semidefinite: bool = False
+    cost: Cost | None = None
 
 
 class Method(Protocol):
