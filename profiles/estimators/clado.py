@@ -30,7 +30,7 @@ from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, c
 from bitplan.profiles.metrics import METRICS, Increase, increase
 from bitplan.variant import FLOAT32, Variant
 
-NEGLIGIBLE = 2.0
+NEGLIGIBLE = 0.5
 
 Losses = NDArray[np.float64]
 
