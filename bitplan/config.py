@@ -86,6 +86,9 @@ class Config:
     """Re-plans with measured corrections where a target was missed."""
     device_profile: Path | None = None
     loss_profile: Path | None = None
+    """An Arrow file, or the name of an estimator (profiles/estimators/)."""
+    link_policies: int = 8
+    """Random whole policies that predicted losses are calibrated on."""
     output: Path = Path("bitplan-out")
 
     def __post_init__(self) -> None:
@@ -160,6 +163,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "rounds": whole(0),
     "device_profile": path,
     "loss_profile": path,
+    "link_policies": whole(0),
     "output": path,
 }
 """How each field is read from a file or an option: (name, value) to the value, or UsageError."""

@@ -22,6 +22,7 @@ from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import read_policy
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
+from bitplan.profiling import stored_loss_profile
 from bitplan.progress import Reporter
 from bitplan.workflow import NETWORK, check_output
 
@@ -56,7 +57,7 @@ def stored(folder: Path, config: Config) -> Stored:
         )
     network = read_network(folder / NETWORK)
     device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
-    loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
+    loss = stored_loss_profile(config, folder / "loss.arrow")
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
     return Stored(network, device, loss, menu)
 

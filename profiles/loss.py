@@ -22,7 +22,7 @@ from bitplan.profiles.link import Link
 from bitplan.variant import Variant
 
 FORM = "loss profile"
-VERSION = 2
+VERSION = 3
 HASHES = ("network", "weights", "data", "encodings")
 REMEDY = "delete the file and measure again with `optimize profile`"
 
@@ -54,6 +54,12 @@ SCHEMA = pa.schema(
             "what this choice and that of every row cost together beyond their own losses; empty where not measured",
             "as loss",
         ),
+        _field(
+            "pair_errors",
+            pa.list_(pa.field("item", pa.float32(), nullable=False)),
+            "standard errors of the pairs; empty where there are none",
+            "as loss",
+        ),
     ]
 )
 
@@ -66,7 +72,8 @@ class LossProfile:
     `estimator`: how it was measured (see estimators/). `pairs` [choices, choices], in the order of `choices`: what two
     choices of different layers cost together beyond what each costs alone, symmetric, 0 within a layer unless
     `semidefinite`; None: pairs are taken to cost nothing. `semidefinite`: diag(loss) + pairs / 2 is so by construction.
-    `link`: from the sum of both, the score of a policy, to its loss.
+    `link`: from the sum of both, the score of a policy, to its loss. `pair_errors`: standard errors of the pairs.
+    `passes`: what measuring took, in forward passes over the images.
     """
 
     metric: str
@@ -76,6 +83,8 @@ class LossProfile:
     pairs: NDArray[np.float64] | None = None
     semidefinite: bool = False
     link: Link = field(default_factory=Link)
+    pair_errors: NDArray[np.float64] | None = None
+    passes: float = 0.0
 
     def __post_init__(self) -> None:
         if set(self.hashes) != set(HASHES):
@@ -86,6 +95,8 @@ class LossProfile:
         for (layer, variant), array in self.increases.items():
             if not np.all(np.isfinite(array)):
                 raise ValueError(f"the loss increase of layer {layer!r} as {variant} is not finite")
+        if self.pair_errors is not None and (self.pairs is None or self.pair_errors.shape != self.pairs.shape):
+            raise ValueError("standard errors of pairs need pairs of the same shape")
         if self.pairs is not None:
             count = len(self.increases)
             if self.pairs.shape != (count, count):
@@ -154,6 +165,7 @@ class LossProfile:
             [self.standard_error(*key) for key in keys],
             [self.increases[key] for key in keys],
             [()] * len(keys) if self.pairs is None else list(self.pairs),
+            [()] * len(keys) if self.pair_errors is None else list(self.pair_errors.astype(np.float32)),
         ]
         arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
         header = {
@@ -162,6 +174,7 @@ class LossProfile:
             "images": self.images,
             "estimator": self.estimator,
             "semidefinite": self.semidefinite,
+            "passes": self.passes,
             "link": asdict(self.link) | {"ceiling": None if self.link.ceiling == inf else self.link.ceiling},
         }
         write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), header, FORM, VERSION)
@@ -177,9 +190,11 @@ class LossProfile:
                 header["hashes"],
                 _increases(table),
                 str(header["estimator"]),
-                _pairs(table),
+                _matrix(table, "pairs"),
                 bool(header["semidefinite"]),
                 Link(link["scale"], link["power"], inf if link["ceiling"] is None else link["ceiling"]),
+                _matrix(table, "pair_errors"),
+                float(header["passes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
@@ -214,6 +229,6 @@ def _increases(table: pa.Table) -> dict[tuple[str, Variant], NDArray[np.float32]
     return found
 
 
-def _pairs(table: pa.Table) -> NDArray[np.float64] | None:
-    rows = [np.array(row.values, np.float64) for row in table["pairs"]]
+def _matrix(table: pa.Table, column: str) -> NDArray[np.float64] | None:
+    rows = [np.array(row.values, np.float64) for row in table[column]]
     return np.stack(rows) if any(len(row) for row in rows) else None

@@ -48,6 +48,7 @@ FULL: dict[str, Any] = {
     "rounds": 3,
     "device_profile": "laptop.arrow",
     "loss_profile": "loss.arrow",
+    "link_policies": 3,
     "output": "out",
 }
 
