@@ -151,11 +151,12 @@ def example() -> Case:
 
 
 def cases(names: list[str] | None = None) -> list[Case]:
-    """The example and, where the data is there, ResNet-20, VGG-6 and EfficientNet-Lite0."""
+    """The example and, where the data is there, ResNet-20, ResNet-44, VGG-6 and EfficientNet-Lite0."""
     builders: dict[str, Callable[[], Case]] = {"example": example}
     if data_folder():
         builders |= {
             "resnet20": lambda: _case("resnet20", resnet20, cifar10(), 128),
+            "resnet44": lambda: _case("resnet44", resnet44, cifar10(), 128),
             "vgg6": lambda: _case("vgg6", vgg6, cifar10(), 128),
             "efficientnet_lite0": lambda: _case("efficientnet_lite0", efficientnet_lite0, imagenet(), 25),
         }

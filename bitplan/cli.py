@@ -16,7 +16,6 @@ from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.progress import Reporter
 
 INTERRUPTED = 130
-HYBRID_PROFILES = "of --hybrid hold for one module and machine and are kept by the main job"
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
 
@@ -71,6 +70,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
     """Measures this machine and this network, and stores both profiles and the network in the output folder."""
     from bitplan.atomic_file import write_atomically
     from bitplan.network_file import network_to_json
+    from bitplan.planning_commands import HYBRID_PROFILES
     from bitplan.profiling import device_profile, loss_profile
     from bitplan.trained import load_trained
     from bitplan.workflow import NETWORK, check_output
@@ -99,60 +99,73 @@ def plan(
     config: Config,
     reporter: Reporter,
     folder: Annotated[Path, typer.Argument(help="Folder that `optimize profile` filled.")] = Path("bitplan-out"),
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Which limits bind, what keeps each layer, the next best plans.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Plans from stored profiles alone: no torch, no images and not even the device is needed."""
-    from bitplan.network_file import read_network
     from bitplan.optimizer.plan import plan as solve
-    from bitplan.policies.menu import menu_for
+    from bitplan.planning_commands import explained, output_of, stored
     from bitplan.policies.policy_file import write_policy
-    from bitplan.profiles.device import DeviceProfile
-    from bitplan.profiles.loss import LossProfile
     from bitplan.result import PLANNED, Result
-    from bitplan.workflow import NETWORK, POLICY
+    from bitplan.workflow import POLICY
 
-    if config.hybrid:
-        raise UsageError(
-            f"planning from stored profiles knows whole networks only: profiles {HYBRID_PROFILES}; to stop at the policy, "
-            "run `optimize --hybrid --dry-run` with the same model and data"
-        )
-    if config.targets.max_drop is not None:
-        raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
-    network = read_network(folder / NETWORK)
-    device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
-    loss = LossProfile.load(config.loss_profile or folder / "loss.arrow")
-    menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
+    kept = stored(folder, config)
     with reporter.stage("solving the integer program"):
         policy = solve(
-            network,
-            loss,
-            device,
+            kept.network,
+            kept.loss,
+            kept.device,
             config.targets,
-            menu,
+            kept.menu,
             threads=config.threads,
             batch=config.batch,
             time_limit=config.time_limit,
             seed=config.seed,
         )
-    path = (folder if config.output == Config().output else config.output) / POLICY
+    path = output_of(folder, config) / POLICY
     write_policy(path, policy)
-    result = Result(PLANNED, config.targets, policy, network, policy_path=path)
+    result = Result(PLANNED, config.targets, policy, kept.network, policy_path=path)
     reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
+    explanation = explained(kept, policy, config, reporter) if explain else {}
     if json_output:
-        print(json.dumps(result.to_json()))
+        print(json.dumps(result.to_json() | explanation))
+
+
+@app.command()
+@configured
+def frontier(
+    config: Config,
+    reporter: Reporter,
+    folder: Annotated[Path, typer.Argument(help="Folder that `optimize profile` filled.")] = Path("bitplan-out"),
+    points: Annotated[int, typer.Option("--points", min=2, help="Points on the curve, about.")] = 40,
+    json_output: Json = False,
+) -> None:
+    """The whole trade-off of loss, latency and bytes, from stored profiles, as Arrow, PNG and HTML.
+
+    Limits hold for all points; --time-limit is for all of them together. An interrupted run goes on where it was."""
+    from bitplan.planning_commands import compute_frontier
+
+    found = compute_frontier(folder, config, points, reporter)
+    if json_output:
+        print(json.dumps(found))
 
 
 @app.command()
 @configured
 def realise(
-    policy_file: Annotated[Path, typer.Argument(help="Policy file, hand-edited or not.")],
+    policy_file: Annotated[
+        Path, typer.Argument(help="Policy file, hand-edited or not, or a point: frontier.arrow#p07.")
+    ],
     config: Config,
     reporter: Reporter,
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
     from bitplan.measured import with_predictions
-    from bitplan.policies.policy_file import read_policy, validate_against
+    from bitplan.planning_commands import policy_named
+    from bitplan.policies.policy_file import validate_against
     from bitplan.profiles.device import DeviceProfile, default_path
     from bitplan.profiles.fingerprint import this_machine
     from bitplan.stages import stages_of
@@ -160,7 +173,7 @@ def realise(
     from bitplan.workflow import check_output, judge, write
 
     check_output(config.output)
-    policy = read_policy(policy_file)
+    policy = policy_named(policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)

@@ -13,6 +13,7 @@ import typer
 
 from bitplan.config import DEFAULT_FILE, Config, load_config, merge
 from bitplan.errors import UsageError
+from bitplan.profiles.estimators import ESTIMATORS
 from bitplan.progress import Reporter
 
 SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
@@ -53,9 +54,13 @@ OPTIONS: dict[str, Any] = {
     "batch": _option(int, HOW, "Images per inference."),
     "seed": _option(int, HOW, "Of the data split and the solver."),
     "time_limit": _option(float, HOW, "Seconds for the solver."),
+    "polish": _option(int, HOW, "Improve the plan by swaps that measuring confirms; so many policies are measured."),
     "rounds": _option(int, HOW, "Re-plans where a target was missed when measured."),
     "device_profile": _option(Path, HOW, "Arrow file of this machine's latencies."),
-    "loss_profile": _option(Path, HOW, "Arrow file of this network's losses."),
+    "loss_profile": _option(
+        Path, HOW, "Arrow file of this network's losses, or how to measure them: " + ", ".join(ESTIMATORS) + "."
+    ),
+    "link_policies": _option(int, HOW, "Random policies that predicted losses are calibrated on."),
     "output": _option(Path, HOW, "Folder for artifact, policy and result.", "-o", "--output"),
 }
 """Every option by its key, in the order in which help shows them."""

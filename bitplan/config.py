@@ -80,10 +80,15 @@ class Config:
     seed: int = 0
     time_limit: float = 60.0
     """Seconds for the solver."""
+    polish: int = 0
+    """Policies measured to improve the plan by swaps; 0: none."""
     rounds: int = 1
     """Re-plans with measured corrections where a target was missed."""
     device_profile: Path | None = None
     loss_profile: Path | None = None
+    """An Arrow file, or the name of an estimator (profiles/estimators/)."""
+    link_policies: int = 8
+    """Random whole policies that predicted losses are calibrated on."""
     output: Path = Path("bitplan-out")
 
     def __post_init__(self) -> None:
@@ -154,9 +159,11 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "hybrid": flag,
     "seed": whole(0),
     "time_limit": seconds,
+    "polish": whole(0),
     "rounds": whole(0),
     "device_profile": path,
     "loss_profile": path,
+    "link_policies": whole(0),
     "output": path,
 }
 """How each field is read from a file or an option: (name, value) to the value, or UsageError."""

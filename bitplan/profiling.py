@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from rich.markup import escape
 
 from bitplan.config import Config
@@ -12,15 +16,20 @@ from bitplan.errors import UsageError
 from bitplan.network import Network
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile, default_path
+from bitplan.profiles.estimators import DEFAULT, ESTIMATORS
 from bitplan.profiles.executor import Load
 from bitplan.profiles.fingerprint import this_machine
+from bitplan.profiles.link import Link
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_latency import measure as measure_latency
 from bitplan.profiles.measure_latency import measure_anchor
 from bitplan.profiles.steps import all_keys
 from bitplan.progress import Reporter
+from bitplan.suggest import suggestion
 from bitplan.trained import Trained
 from bitplan.variant import Variant
+
+SUFFIX = ".arrow"
 
 
 def device_profile(trained: Trained, config: Config, reporter: Reporter) -> DeviceProfile:
@@ -72,35 +81,66 @@ def at_present_speed(profile: DeviceProfile, reporter: Reporter) -> DeviceProfil
     return replace(profile, anchor=now, entries=entries)
 
 
+def named_estimator(config: Config) -> tuple[str | None, Path | None]:
+    """What `loss_profile` names: an estimator, or an Arrow file. Raises UsageError for a text that is neither."""
+    value = config.loss_profile
+    if value is None or str(value) in ESTIMATORS:
+        return (None if value is None else str(value)), None
+    if value.suffix != SUFFIX and not value.exists():
+        raise UsageError(
+            f"loss_profile {str(value)!r} is neither an estimator nor a file; "
+            f"{suggestion(str(value), ESTIMATORS, 'estimators')} or name a file {SUFFIX}"
+        )
+    return None, value
+
+
+def stored_loss_profile(config: Config, usual: Path) -> LossProfile:
+    """The file that `loss_profile` names, else the usual one. Raises UsageError where that does not come from the
+    estimator that is asked for."""
+    named, file = named_estimator(config)
+    profile = LossProfile.load(file or usual)
+    if named and profile.estimator != named:
+        raise UsageError(
+            f"{usual} was measured by the estimator {profile.estimator}; "
+            f"measure again with: optimize profile --loss-profile {named}"
+        )
+    return profile
+
+
 def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Menu | None = None) -> LossProfile:
     """The loss profile of the network on its calibration images, from the cache or measured (resuming what an
-    interrupted run had measured)."""
-    from bitplan.profiles.measure_loss import measure, profile_hashes
-    from bitplan.profiles.metrics import effective_metric
+    interrupted run had measured), with its link."""
+    from bitplan.profiles.measure_loss import checked_metric, measure, profile_hashes
 
     menu = menu or trained.menu
+    named, file = named_estimator(config)
+    known = LossProfile.load(file) if file and file.exists() else None
+    estimator = named or (known.estimator if known else DEFAULT)
     count = trained.loss_images(config.loss_size)
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
-    metric = effective_metric(trained.network, config.loss_metric)
+    metric = checked_metric(trained.network, estimator, config.loss_metric)
     hashes = profile_hashes(trained.network, trained.weights, images, labels if metric == "task" else None)
-    path = config.loss_profile or cache_path(metric, hashes)
-    known = LossProfile.load(path) if path.exists() else None
-    if config.loss_profile and known and not known.same_origin(metric, hashes):
+    path = file or cache_path(metric, hashes, estimator)
+    if known is None and path.exists():
+        known = LossProfile.load(path)
+    if known and not known.same_origin(metric, hashes, estimator):
         raise UsageError(
             f"the loss profile {path} was measured on another network, other images or with other code; "
             "name another file with --loss-profile, or remove this one to measure again"
         )
-    if known and known.same_origin(metric, hashes) and all((n, v) in known.increases for n in menu for v in menu[n]):
+    if known and all((n, v) in known.increases for n in menu for v in menu[n]):
         reporter.say(f"loss profile: every choice is known [dim]({escape(str(path))})[/]")
-        return known
+        return _with_link(known, path, trained, config, reporter, menu)
     journal = path.with_suffix(".journal")
+    reporter.say(_stated_cost(trained, images, menu, estimator, config.loss_metric))
     with reporter.stage("measuring the loss of every choice") as report:
         profile = measure(
             trained.network,
             trained.weights,
             images,
             menu,
+            estimator=estimator,
             labels=labels,
             metric=config.loss_metric,
             checkpoint=journal,
@@ -109,4 +149,66 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
         )
     profile.save(path)
     journal.unlink(missing_ok=True)
-    return profile
+    return _with_link(profile, path, trained, config, reporter, menu)
+
+
+def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: str, metric: str) -> str:
+    """The cost of measuring everything, and the time that it would take by the time of one batch."""
+    from bitplan.policies.realise.front import default_batch
+    from bitplan.profiles.measure_loss import expected_cost
+    from bitplan.simulate import Simulator
+
+    cost = expected_cost(trained.network, trained.weights, images, menu, estimator, metric)
+    simulator, batch = Simulator(trained.network, trained.weights), default_batch(trained.network)
+    seconds = []
+    for _ in range(2):  # the first also warms up
+        begin = time.perf_counter()
+        simulator.outputs(images[:batch])
+        seconds.append(time.perf_counter() - begin)
+    expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
+    return (
+        f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
+        f"{len(images)} images: about {_duration(expected)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _with_link(
+    profile: LossProfile, path: Path, trained: Trained, config: Config, reporter: Reporter, menu: Menu
+) -> LossProfile:
+    """The profile with its link, fitted and saved where there is none yet; without one if none is wanted."""
+    if not config.link_policies:
+        return replace(profile, link=Link())
+    if profile.link != Link():
+        return profile
+    from bitplan.profiles.measure_link import calibrated
+
+    journal = path.with_suffix(".link.journal")
+    with reporter.stage("measuring whole policies, to calibrate predicted losses") as report:
+        found = calibrated(
+            trained.network,
+            trained.weights,
+            trained.data.calibration_x,
+            menu,
+            profile,
+            policies=config.link_policies,
+            labels=trained.data.calibration_y,
+            seed=config.seed,
+            checkpoint=journal,
+            progress=report,
+        )
+    found.profile.save(path)
+    journal.unlink(missing_ok=True)
+    reporter.say(
+        "predicted and measured losses: "
+        + ", ".join(
+            f"{predicted:.3g} / {measured:.3g}"
+            for predicted, measured in zip(found.predicted, found.losses, strict=True)
+        )
+    )
+    return found.profile

@@ -19,6 +19,7 @@ from bitplan.optimizer.plan import plan, uniform
 from bitplan.policies.menu import menu_for, variants_of
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import write_policy
+from bitplan.polishing import check_polish, polished
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.metrics import is_classifier
@@ -82,6 +83,12 @@ class Job:
             policy = replace(policy, settings={**policy.settings, "solved_for": targets_json(targets)})
         return replace(policy, targets=self.targets)
 
+    def polished(self, policy: Policy, targets: Targets) -> Policy:
+        """The policy after `--polish`, within `targets`."""
+        if not self.config.polish:
+            return policy
+        return polished(self.trained, policy, self.loss, self.device, targets, self.config, self.reporter)
+
     def carry_out(self, policy: Policy, name: str = "our plan") -> CarriedOut:
         return self.stages.carry_out(self.trained, policy, self.config, self.reporter, self.device, name)
 
@@ -106,6 +113,7 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     named_for_comparison(config)  # a wrong name is found now, not behind the work
     if config.targets.max_drop is not None and dry_run:
         raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
+    check_polish(config, inferred_objective(config.targets))
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
@@ -117,7 +125,7 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     if is_example(config) and targets == Targets():
         job = replace(job, targets=example_targets(job))
     if dry_run:
-        policy = job.plan(job.targets)
+        policy = job.polished(job.plan(job.targets), job.targets)
         return write(config, trained.network, Result(PLANNED, job.targets, policy, trained.network), None)
     if job.targets.max_drop is not None and job.targets.objective != "loss":
         best = loosest_within_drop(
@@ -171,7 +179,8 @@ def plan_and_measure(job: Job, targets: Targets) -> CarriedOut:
     best: CarriedOut | None = None
     for _ in range(job.config.rounds + 1):
         try:
-            carried = job.carry_out(job.plan(replace(targets, latency=planned_limit)))
+            limits = replace(targets, latency=planned_limit)
+            carried = job.carry_out(job.polished(job.plan(limits), limits))
         except InfeasibleError:
             if best is None:
                 raise

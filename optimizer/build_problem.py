@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from itertools import combinations
+from math import floor, isinf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.memory import add_memory
 from bitplan.optimizer.problem import Choices, Problem
 from bitplan.optimizer.value_formats import Decided, Kept, ValueFormats, ValueGroup, add_value_formats
+from bitplan.profiles.quadratic import quadratic
 from bitplan.profiles.steps import StepKey, StepKeys, all_keys
 from bitplan.targets import Targets
 from bitplan.variant import Variant
@@ -86,11 +88,7 @@ def build_problem(
     _add_bytes(builder, network, allowed, targets)
     _add_full_precision(builder, network, allowed, targets)
     if loss_profile is not None:
-        builder.add_resource(LOSS, limit=targets.loss)
-        for number, (name, variants) in enumerate(allowed.items()):
-            losses = [loss_profile.loss(name, variant) for variant in variants]
-            # a negative increase is noise of the calibration images, not something to be bought
-            builder.add_linear(LOSS, number, [max(loss, 0.0) if np.isfinite(loss) else loss for loss in losses])
+        _add_loss(builder, allowed, loss_profile, targets)
     if device_profile is not None:
         builder.add_resource(LATENCY, unit="s", limit=targets.latency)
         _Latency(builder, network, allowed, layers, values, device_profile, threads, batch).add()
@@ -121,6 +119,23 @@ def _require_profiles(targets: Targets, loss: LossProfile | None, device: Device
         raise UsageError("loss is a target, but there is no loss profile; measure one with `optimize profile`")
     if device is None and (targets.latency is not None or targets.objective == LATENCY):
         raise UsageError("latency is a target, but there is no device profile; measure one with `optimize profile`")
+
+
+def _add_loss(
+    builder: ProblemBuilder, allowed: Mapping[str, tuple[Variant, ...]], profile: LossProfile, targets: Targets
+) -> None:
+    """The score (see profiles/quadratic.py); a limit on the loss is one on the score that stands for it."""
+    limit = None if targets.loss is None else profile.link.score(targets.loss)
+    builder.add_resource(LOSS, limit=None if limit is None or isinf(limit) else limit)
+    matrix = quadratic(profile)
+    numbers = [[profile.number(name, variant) for variant in variants] for name, variants in allowed.items()]
+    for group, own in enumerate(numbers):
+        builder.add_linear(LOSS, group, matrix[own, own])
+    if profile.pairs is not None:
+        for a, b in combinations(range(len(numbers)), 2):
+            table = 2 * matrix[np.ix_(numbers[a], numbers[b])]
+            if np.any(table):
+                builder.add_pair(LOSS, a, b, table)
 
 
 def _add_bytes(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.kernels.artifact import layer_bytes
 from bitplan.network import Network
-from bitplan.optimizer.build_problem import Menu, build_problem
+from bitplan.optimizer.build_problem import LOSS, Menu, build_problem
 from bitplan.optimizer.infeasible import explain
 from bitplan.optimizer.packing import PackedSolver
 from bitplan.optimizer.predict import Predictor, predict
@@ -59,7 +59,7 @@ def plan(
     if solution.choices is None:
         raise _no_policy(packed, solution, targets, time_limit, seed)
     settings = {"seed": seed, "time_limit": time_limit}
-    certificate = _certificate(program.problem, solution)
+    certificate = _certificate(program.problem, solution, loss_profile)
     return predictor.policy(program.variants(solution.choices), targets, certificate, settings)
 
 
@@ -105,12 +105,20 @@ def uniform_policies(network: Network, menu: Menu) -> dict[Variant, Mapping[str,
     return {variant: variants for variant, variants in found.items() if variants is not None}
 
 
-def _certificate(problem: Problem, solution: Solution) -> Certificate:
-    """Objective and bound in the unit of the objective's target: seconds, bytes or loss."""
+def _certificate(problem: Problem, solution: Solution, profile: LossProfile | None) -> Certificate:
+    """Objective and bound in the unit of the objective's target: seconds, bytes or loss; the gap is that of the
+    program, whose objective is the score behind the loss."""
+
+    def stated(number: int | None) -> float | None:
+        if number is None:
+            return None
+        value = problem.value(number)
+        return profile.link.loss(value) if profile is not None and problem.objective == LOSS else value
+
     return Certificate(
         str(solution.status),
-        None if solution.objective is None else problem.value(solution.objective),
-        None if solution.bound is None else problem.value(solution.bound),
+        stated(solution.objective),
+        stated(solution.bound),
         solution.gap,
         solution.seconds,
         solution.solver,

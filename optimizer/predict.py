@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from bitplan.kernels.artifact import artifact_bytes, layer_bytes
 from bitplan.network import Network
 from bitplan.optimizer.memory import resident_weight_bytes
 from bitplan.policies.policy import Certificate, LayerPolicy, Policy
+from bitplan.profiles.quadratic import Matrix, predicted_loss, quadratic
 from bitplan.profiles.steps import Kernels, policy_steps
 from bitplan.targets import Targets
 from bitplan.variant import Variant
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from bitplan.profiles.loss import LossProfile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Predictor:
     """What predictions rest on; without a profile the figures it would give are None."""
 
@@ -49,8 +51,19 @@ class Predictor:
             )
 
     def loss(self, layer: str, variant: Variant) -> float | None:
-        """The profiled loss increase of one layer; negative ones are noise and count as zero."""
+        """The profiled loss increase of one layer alone; negative ones are noise and count as zero."""
         return None if self.loss_profile is None else max(self.loss_profile.loss(layer, variant), 0.0)
+
+    def total_loss(self, variants: Mapping[str, Variant]) -> float | None:
+        """The predicted loss of the whole policy: what single layers and pairs cost, through the profile's link."""
+        profile = self.loss_profile
+        return None if profile is None else predicted_loss(profile, self.matrix, variants)
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """The matrix of the loss profile's scores."""
+        assert self.loss_profile is not None
+        return quadratic(self.loss_profile)
 
     def resident_bytes(self, variants: Mapping[str, Variant]) -> int:
         """Weights in memory plus the arena for the whole batch."""
@@ -82,12 +95,11 @@ class Predictor:
         """The whole network's figures, named as in Policy.predicted, with the given kernels or the fastest ones."""
         self._require_complete(variants)
         seconds = self.step_seconds(variants, kernels or self.kernels(variants))
-        losses = [self.loss(node.name, variants[node.name]) for node in self.network.layers]
         return {
             "file_bytes": artifact_bytes(self.network, variants),
             "resident_bytes": self.resident_bytes(variants),
             "latency_ms": None if seconds is None else 1e3 * fsum(seconds.values()),
-            "loss": None if self.loss_profile is None else fsum(loss for loss in losses if loss is not None),
+            "loss": self.total_loss(variants),
             "full_precision_weights": self.full_precision_weights(variants),
         }
 

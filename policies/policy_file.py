@@ -19,7 +19,7 @@ from bitplan.policies.variants import check_kernel, check_variant
 from bitplan.targets import Targets
 from bitplan.variant import Variant, usual_activation
 
-__all__ = ["VERSION", "policy_hash", "read_policy", "validate_against", "write_policy"]
+__all__ = ["VERSION", "parse_policy", "policy_hash", "policy_text", "read_policy", "validate_against", "write_policy"]
 
 FORMAT = "bitplan policy"
 VERSION = 2
@@ -55,9 +55,14 @@ def write_policy(path: Path, policy: Policy) -> None:
     """Writes the file atomically. Numbers that are not finite become null where null means unknown.
 
     Raises UsageError for a policy that `read_policy` would refuse, and OSError when the file cannot be written."""
-    content = checked(plain(_content(policy)), str(path))
-    _layers(content, str(path))
-    write_atomically(path, one_line_per_layer(content).encode())
+    write_atomically(path, policy_text(policy, str(path)).encode())
+
+
+def policy_text(policy: Policy, source: str) -> str:
+    """The text of a policy file; `source` names it in errors. Raises UsageError as `write_policy`."""
+    content = checked(plain(_content(policy)), source)
+    _layers(content, source)
+    return one_line_per_layer(content)
 
 
 def read_policy(path: Path) -> Policy:
@@ -71,9 +76,14 @@ def read_policy(path: Path) -> Policy:
         text = path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"cannot read the policy {path}: {error.strerror or error}") from None
-    content = checked(_upgraded(_parsed(text, path), path), str(path))
+    return parse_policy(text, str(path))
+
+
+def parse_policy(text: bytes, source: str) -> Policy:
+    """The policy that a policy file's text describes; `source` names it in errors. Raises as `read_policy`."""
+    content = checked(_upgraded(_parsed(text, source), source), source)
     policy = Policy(
-        _layers(content, str(path)),
+        _layers(content, source),
         _targets(content.get("targets", {})),
         content.get("predicted", {}),
         Certificate(**content.get("certificate", {})),
@@ -116,7 +126,7 @@ def _layer_content(layer: LayerPolicy) -> dict[str, Any]:
     return content
 
 
-def _parsed(text: bytes, path: Path) -> dict[str, Any]:
+def _parsed(text: bytes, path: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -143,7 +153,7 @@ def _parsed(text: bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _upgraded(content: dict[str, Any], path: str) -> dict[str, Any]:
     version = content.get("version")
     if type(version) is not int or version < 1:
         raise FileFormatError(f"{path}: the version is {version!r}; it must be a whole number from 1 to {VERSION}")

@@ -1,4 +1,5 @@
-"""What each choice costs in loss: one Arrow file per network, weights, data and encodings."""
+"""What each choice, alone and beside others, costs in loss: one Arrow file per network, weights, data, encodings and
+estimator."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.profiles.arrow_file import read_table, write_table
+from bitplan.profiles.link import Link
 from bitplan.variant import Variant
 
 FORM = "loss profile"
-VERSION = 1
+VERSION = 3
 HASHES = ("network", "weights", "data", "encodings")
 REMEDY = "delete the file and measure again with `optimize profile`"
 
@@ -46,20 +48,43 @@ SCHEMA = pa.schema(
             "loss increase of each calibration image after local recovery, in the images' order",
             "as loss",
         ),
+        _field(
+            "pairs",
+            pa.list_(pa.field("item", pa.float64(), nullable=False)),
+            "what this choice and that of every row cost together beyond their own losses; empty where not measured",
+            "as loss",
+        ),
+        _field(
+            "pair_errors",
+            pa.list_(pa.field("item", pa.float32(), nullable=False)),
+            "standard errors of the pairs; empty where there are none",
+            "as loss",
+        ),
     ]
 )
 
 
 @dataclass(frozen=True)
 class LossProfile:
-    """Loss increases float32 [N] over N calibration images of single (layer, variant) changes.
+    """Loss increases float32 [N] over N calibration images of single (layer, variant) changes, and of pairs of them.
 
     `metric`: kl, task or squared_error (see metrics.py); `hashes`: SHA-256 of what it was measured on (HASHES).
+    `estimator`: how it was measured (see estimators/). `pairs` [choices, choices], in the order of `choices`: what two
+    choices of different layers cost together beyond what each costs alone, symmetric, 0 within a layer unless
+    `semidefinite`; None: pairs are taken to cost nothing. `semidefinite`: diag(loss) + pairs / 2 is so by construction.
+    `link`: from the sum of both, the score of a policy, to its loss. `pair_errors`: standard errors of the pairs.
+    `passes`: what measuring took, in forward passes over the images.
     """
 
     metric: str
     hashes: Mapping[str, str]
     increases: Increases
+    estimator: str = "separable"
+    pairs: NDArray[np.float64] | None = None
+    semidefinite: bool = False
+    link: Link = field(default_factory=Link)
+    pair_errors: NDArray[np.float64] | None = None
+    passes: float = 0.0
 
     def __post_init__(self) -> None:
         if set(self.hashes) != set(HASHES):
@@ -70,6 +95,28 @@ class LossProfile:
         for (layer, variant), array in self.increases.items():
             if not np.all(np.isfinite(array)):
                 raise ValueError(f"the loss increase of layer {layer!r} as {variant} is not finite")
+        if self.pair_errors is not None and (self.pairs is None or self.pair_errors.shape != self.pairs.shape):
+            raise ValueError("standard errors of pairs need pairs of the same shape")
+        if self.pairs is not None:
+            count = len(self.increases)
+            if self.pairs.shape != (count, count):
+                raise ValueError(f"{count} choices need pairs of shape {(count, count)}, not {self.pairs.shape}")
+            if not (np.all(np.isfinite(self.pairs)) and np.array_equal(self.pairs, self.pairs.T)):
+                raise ValueError("the losses of pairs must be finite and the same in either order")
+
+    @cached_property
+    def choices(self) -> tuple[tuple[str, Variant], ...]:
+        """All (layer, variant), in the order of the pairs."""
+        return tuple(self.increases)
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, Variant], int]:
+        return {choice: number for number, choice in enumerate(self.increases)}
+
+    def number(self, layer: str, variant: Variant) -> int:
+        """The place of a choice in `choices`. Raises UsageError where it was not measured."""
+        self.per_image(layer, variant)
+        return self._numbers[layer, variant]
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -101,9 +148,9 @@ class LossProfile:
         """Standard error of the mean; infinite for a single image, which says nothing of others."""
         return _standard_error(self.per_image(layer, variant))
 
-    def same_origin(self, metric: str, hashes: Mapping[str, str]) -> bool:
-        """Whether these entries hold for a measurement with that metric and those hashes."""
-        return self.metric == metric and dict(self.hashes) == dict(hashes)
+    def same_origin(self, metric: str, hashes: Mapping[str, str], estimator: str = "separable") -> bool:
+        """Whether these entries hold for a measurement with that metric, those hashes and that estimator."""
+        return (self.metric, dict(self.hashes), self.estimator) == (metric, dict(hashes), estimator)
 
     def save(self, path: Path) -> None:
         """Writes atomically. Raises OSError, with the path, where that fails."""
@@ -117,9 +164,19 @@ class LossProfile:
             [self.loss(*key) for key in keys],
             [self.standard_error(*key) for key in keys],
             [self.increases[key] for key in keys],
+            [()] * len(keys) if self.pairs is None else list(self.pairs),
+            [()] * len(keys) if self.pair_errors is None else list(self.pair_errors.astype(np.float32)),
         ]
         arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
-        header = {"metric": self.metric, "hashes": dict(self.hashes), "images": self.images}
+        header = {
+            "metric": self.metric,
+            "hashes": dict(self.hashes),
+            "images": self.images,
+            "estimator": self.estimator,
+            "semidefinite": self.semidefinite,
+            "passes": self.passes,
+            "link": asdict(self.link) | {"ceiling": None if self.link.ceiling == inf else self.link.ceiling},
+        }
         write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), header, FORM, VERSION)
 
     @classmethod
@@ -127,7 +184,18 @@ class LossProfile:
         """Raises FileFormatError, with the path and the remedy, for anything that `save` has not written."""
         table, header = read_table(path, SCHEMA, FORM, VERSION, REMEDY)
         try:
-            return cls(header["metric"], header["hashes"], _increases(table))
+            link = header["link"]
+            return cls(
+                header["metric"],
+                header["hashes"],
+                _increases(table),
+                str(header["estimator"]),
+                _matrix(table, "pairs"),
+                bool(header["semidefinite"]),
+                Link(link["scale"], link["power"], inf if link["ceiling"] is None else link["ceiling"]),
+                _matrix(table, "pair_errors"),
+                float(header["passes"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
 
@@ -138,9 +206,9 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "bitplan"
 
 
-def cache_path(metric: str, hashes: Mapping[str, str]) -> Path:
+def cache_path(metric: str, hashes: Mapping[str, str], estimator: str = "separable") -> Path:
     """The profile's place in the cache: a name made of all that it depends on, so that a stale one is never read."""
-    text = json.dumps([VERSION, metric, *(hashes[name] for name in HASHES)])
+    text = json.dumps([VERSION, metric, estimator, *(hashes[name] for name in HASHES)])
     return cache_folder() / "loss" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.arrow"
 
 
@@ -159,3 +227,8 @@ def _increases(table: pa.Table) -> dict[tuple[str, Variant], NDArray[np.float32]
     if len(found) != table.num_rows:
         raise ValueError("a layer has the same variant twice")
     return found
+
+
+def _matrix(table: pa.Table, column: str) -> NDArray[np.float64] | None:
+    rows = [np.array(row.values, np.float64) for row in table[column]]
+    return np.stack(rows) if any(len(row) for row in rows) else None

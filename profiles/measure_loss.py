@@ -1,9 +1,4 @@
-"""Measures the loss increase of every (layer, variant) alone, after local recovery.
-
-The full-precision values of all images are kept at one point of the network and moved through it layer by layer; for
-each variant of a layer only the rest of the network is executed. So the cost is about half a forward pass per choice,
-and one pass for all prefixes together.
-"""
+"""Measures the loss profile of a network: which estimator, on what, and what is known already."""
 
 from __future__ import annotations
 
@@ -19,9 +14,11 @@ import numpy as np
 from bitplan.errors import UsageError
 from bitplan.network import Network, Weights, weights_hash
 from bitplan.policies.realise.front import Images, count_images, default_batch
+from bitplan.profiles.estimators import SEPARABLE, estimator_named
+from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile
-from bitplan.profiles.loss_walk import Job, LossWalk, Progress
+from bitplan.profiles.loss_walk import Choice, Job, Progress
 from bitplan.profiles.metrics import Labels, effective_metric
 from bitplan.variant import FLOAT32, Variant
 
@@ -74,6 +71,7 @@ def measure(
     images: Images,
     menu: Menu,
     *,
+    estimator: str = SEPARABLE,
     labels: Labels | None = None,
     metric: str = "kl",
     batch: int | None = None,
@@ -84,27 +82,73 @@ def measure(
 ) -> LossProfile:
     """The loss profile of `menu` (variants by layer) on raw images [N, C, H, W].
 
-    Every layer is changed alone; its input is read as the variant reads it, all else stays float32. float32 costs 0 by
-    definition. `metric`: see metrics.py. Entries of `profile` are taken over where its metric and hashes are the same.
+    Every layer is changed alone, or beside one other; its input is read as the variant reads it, all else stays float32.
+    float32 costs 0 by definition. `estimator`: see estimators/; `metric`: see metrics.py. What `profile` holds is not
+    measured again where its estimator, metric and hashes are the same and the estimator can add to it.
     `checkpoint` names a journal: a measurement that was interrupted goes on from it, with the same result (for the same
     batch, memory and number of threads); it is removed by nobody, and started anew for other hashes.
-    Raises UsageError for an unknown layer, DataError for images or labels that do not fit.
+    Raises UsageError for an unknown layer or estimator and for a metric that the estimator does not measure, DataError
+    for images or labels that do not fit.
     """
-    metric = effective_metric(network, metric)
+    metric = checked_metric(network, estimator, metric)
     hashes = profile_hashes(network, weights, images, labels if metric == "task" else None)
     _check_menu(network, menu)
-    known = dict(profile.increases) if profile is not None and profile.same_origin(metric, hashes) else {}
     choices = [(layer, variant) for layer, variants in menu.items() for variant in dict.fromkeys(variants)]
+    fitting = profile if profile is not None and profile.same_origin(metric, hashes, estimator) else None
+    if fitting and all(choice in fitting.increases for choice in choices):
+        return fitting
+    known = dict(fitting.increases) if fitting else {}
+    choices = list(dict.fromkeys([*choices, *known]))
+    method = estimator_named(estimator).method()
+    if not method.incremental:
+        known = {}
     wanted = {choice for choice in choices if choice not in known and choice[1] != FLOAT32}
     batch = batch or default_batch(network)
+    measured = Measured({})
+    cost = Cost(0, 0.0)
     if wanted:
-        key = json.dumps([metric, hashes, batch, memory])
+        key = json.dumps([estimator, metric, hashes, batch, memory])
         with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
             job = Job(network, weights, images, frozenset(wanted), metric, labels, batch, memory)
-            known |= LossWalk(job, journal, progress).run()
+            measured = method.measure(job, journal, progress)
+            cost = measured.cost or method.cost(job)
     zero = np.zeros(count_images(images), np.float32)
-    known |= {choice: zero for choice in choices if choice[1] == FLOAT32}
-    return LossProfile(metric, hashes, {**{c: known[c] for c in choices}, **known})
+    increases = {**known, **measured.increases} | {choice: zero for choice in choices if choice[1] == FLOAT32}
+    return LossProfile(
+        metric,
+        hashes,
+        {choice: increases[choice] for choice in choices},
+        estimator,
+        _all_choices(measured.pairs, list(measured.increases), choices),
+        measured.semidefinite,
+        pair_errors=_all_choices(measured.pair_errors, list(measured.increases), choices),
+        passes=cost.passes + (fitting.passes if fitting else 0.0),
+    )
+
+
+def expected_cost(network: Network, weights: Weights, images: Images, menu: Menu, estimator: str, metric: str) -> Cost:
+    """What measuring will take at most, in forward passes over the images."""
+    choices = frozenset((layer, v) for layer, variants in menu.items() for v in variants if v != FLOAT32)
+    job = Job(network, weights, images, choices, metric, None, default_batch(network), MEMORY)
+    return estimator_named(estimator).method().cost(job)
+
+
+def checked_metric(network: Network, estimator: str, metric: str) -> str:
+    """The metric that is measured where `metric` is asked for. Raises UsageError where the estimator cannot."""
+    metric, metrics = effective_metric(network, metric), estimator_named(estimator).method().metrics
+    if metric not in metrics:
+        raise UsageError(f"the estimator {estimator} does not measure the metric {metric}, only {', '.join(metrics)}")
+    return metric
+
+
+def _all_choices(matrix: Matrix | None, measured: Sequence[Choice], choices: Sequence[Choice]) -> Matrix | None:
+    """A matrix over the measured choices as one over all; float32 adds nothing to any pair."""
+    if matrix is None:
+        return None
+    places = [choices.index(choice) for choice in measured]
+    whole = np.zeros((len(choices), len(choices)))
+    whole[np.ix_(places, places)] = matrix
+    return whole
 
 
 def _check_menu(network: Network, menu: Menu) -> None:

@@ -48,8 +48,11 @@ def is_classifier(network: Network) -> bool:
     return len(shapes) == 1 and len(shapes[0]) == 1 and shapes[0][0] > 1
 
 
-def increase(network: Network, metric: str, full: Outputs, labels: Labels | None = None) -> Increase:
-    """The function that measures loss increases against the full-precision outputs `full` of all images.
+def increase(
+    network: Network, metric: str, full: Outputs, labels: Labels | None = None, temperature: float = 1.0
+) -> Increase:
+    """The function that measures loss increases against the full-precision outputs `full` of all images. `temperature`
+    softens both sides of `kl`, T^2 KL(softmax(z / T) || softmax(z' / T)), as in distillation (arXiv 1503.02531).
     Raises DataError where labels are needed and missing, of the wrong number, or not classes."""
     metric = effective_metric(network, metric)
     if metric == "squared_error":
@@ -58,7 +61,13 @@ def increase(network: Network, metric: str, full: Outputs, labels: Labels | None
     softmaxed = isinstance(network.by_name[name].op, Softmax)
     reference = log_probabilities(full[name], softmaxed)
     if metric == "kl":
-        return lambda changed, part: divergence(reference[part], log_probabilities(changed[name], softmaxed))
+        soft = softened(reference, temperature)
+
+        def kl(changed: Outputs, part: slice) -> NDArray[np.float32]:
+            after = softened(log_probabilities(changed[name], softmaxed), temperature)
+            return np.asarray(np.float32(temperature**2) * divergence(soft[part], after), np.float32)
+
+        return kl
     classes = _checked_labels(labels, reference.shape)
 
     def task(changed: Outputs, part: slice) -> NDArray[np.float32]:
@@ -75,6 +84,15 @@ def log_probabilities(scores: NDArray[np.float32], softmaxed: bool = False) -> N
     if softmaxed:
         return np.asarray(np.log(np.maximum(scores, TINY)))
     shifted = scores - scores.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def softened(log_p: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """The logarithm of probabilities ~ p^(1 / temperature), from that of p, over the last axis."""
+    if temperature == 1:
+        return log_p
+    powers = log_p / temperature
+    shifted = powers - powers.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 

@@ -21,10 +21,12 @@ from bitplan.hybrid.trained import HybridTrained
 from bitplan.hybrid.twin import Twin, leaf_simulator
 from bitplan.policies.realise.front import slices
 from bitplan.policies.realise.pipeline import code_formats
+from bitplan.profiles.estimators import SEPARABLE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_loss import CODE, profile_hashes
 from bitplan.profiles.metrics import Increase, effective_metric, increase
+from bitplan.profiling import named_estimator
 from bitplan.progress import Reporter
 from bitplan.variant import FLOAT32
 
@@ -36,12 +38,15 @@ SOURCES = CODE | {"bitplan.hybrid": ()}
 
 def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> LossProfile:
     """The profile on the calibration images, from the cache or measured (going on where an interrupted run stopped)."""
+    named, file = named_estimator(config)
+    if named not in (None, SEPARABLE):
+        raise UsageError(f"the layers of a module are measured by the estimator {SEPARABLE} only, not by {named}")
     count = trained.loss_images(config.loss_size)
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = effective_metric(trained.outputs_network, config.loss_metric)
     hashes = hybrid_hashes(trained, images, labels if metric == "task" else None)
-    path = config.loss_profile or cache_path(metric, hashes)
+    path = file or cache_path(metric, hashes)
     known = LossProfile.load(path) if path.exists() else None
     if known and not known.same_origin(metric, hashes):
         raise UsageError(

@@ -14,22 +14,29 @@ from bitplan.optimizer.solvers.brute_force import BruteForce
 from bitplan.optimizer.solvers.cp_sat import CpSat
 from bitplan.optimizer.solvers.greedy import Greedy
 from bitplan.optimizer.solvers.mathopt import Highs
+from bitplan.optimizer.solvers.quadratic import Anneal, Quadratic
+from bitplan.optimizer.solvers.separable import Separable
 
-SOLVERS: tuple[Solver, ...] = (CpSat(), Highs(), Greedy(), BruteForce())
+SOLVERS: tuple[Solver, ...] = (CpSat(), Highs(), Quadratic(), Separable(), Anneal(), Greedy(), BruteForce())
 
 BY_NAME: dict[str, Solver] = {solver.name: solver for solver in SOLVERS}
 
 GREEDY_SHARE = 0.1
 FIRST_SHARE = 0.5
-"""Shares of the time limit that greedy, and CP-SAT where HiGHS comes after it, may use."""
+"""Shares of the time limit that greedy (or the separable optimum), and CP-SAT where HiGHS comes after it, may use."""
+MANY_FLOWS = 500
+DENSE = 2
+"""Pairs of options, and of groups for every group, that have a cost together in what counts as a quadratic program."""
 
 
 def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: Iterable[Choices] = ()) -> Solution:
     """The best solution found within `time_limit` seconds and the best bound, checked in exact integers.
 
     `starts` are choices worth trying, such as uniform policies; the answer is never worse than one that is feasible.
-    Dominated options are removed first; CP-SAT starts from the best of `starts` and greedy; where it is stopped with a
-    gap and pair terms are left, HiGHS has the rest of the time. Deterministic for a seed where no time runs out.
+    Dominated options are removed first. Where the objective has pair costs between many groups, greedy, the optimum
+    without these costs and annealing give the incumbents, the doubly nonnegative relaxation the bound. Else CP-SAT starts
+    from the best of `starts` and greedy; where it is stopped with a gap and pair terms are left, HiGHS has the rest of
+    the time. Deterministic for a seed where no time runs out.
     """
     begin = time.perf_counter()
     best: Choices | None = None
@@ -80,9 +87,21 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
 
 def _portfolio(problem: Problem) -> Sequence[tuple[Solver, float]]:
     """The solvers to run in turn, each with the share of the remaining time that it may use."""
+    greedy = (BY_NAME["greedy"], GREEDY_SHARE)
+    if _dense(problem):
+        last = "quadratic" if BY_NAME["quadratic"].fits(problem) else "annealing"
+        return greedy, (BY_NAME["separable"], GREEDY_SHARE), (BY_NAME[last], 1.0)
     if problem.links and BY_NAME["highs"].fits(problem):
-        return (BY_NAME["greedy"], GREEDY_SHARE), (BY_NAME["cp-sat"], FIRST_SHARE), (BY_NAME["highs"], 1.0)
-    return (BY_NAME["greedy"], GREEDY_SHARE), (BY_NAME["cp-sat"], 1.0)
+        return greedy, (BY_NAME["cp-sat"], FIRST_SHARE), (BY_NAME["highs"], 1.0)
+    return greedy, (BY_NAME["cp-sat"], 1.0)
+
+
+def _dense(problem: Problem) -> bool:
+    """Whether the objective has pair costs between so many groups that their linear model is weak and large."""
+    if len(problem.objectives) > 1:
+        return False
+    flows = sum(table.size for table in problem.objectives[0].pairs.values())
+    return flows >= MANY_FLOWS and len(problem.objectives[0].pairs) >= DENSE * len(problem.groups)
 
 
 __all__ = ["BY_NAME", "SOLVERS", "Solver", "solve"]

@@ -44,9 +44,11 @@ FULL: dict[str, Any] = {
     "hybrid": True,
     "seed": 7,
     "time_limit": "90s",
+    "polish": 150,
     "rounds": 3,
     "device_profile": "laptop.arrow",
     "loss_profile": "loss.arrow",
+    "link_policies": 3,
     "output": "out",
 }
 

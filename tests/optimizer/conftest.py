@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -32,6 +32,7 @@ from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.problem import Problem
 from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.fingerprint import Fingerprint
+from bitplan.profiles.link import Link
 from bitplan.profiles.loss import HASHES, LossProfile
 from bitplan.profiles.steps import all_keys
 from bitplan.variant import Variant
@@ -76,6 +77,51 @@ def make_problem(
 @pytest.fixture(scope="session")
 def random_problem() -> Callable[..., Problem]:
     return make_problem
+
+
+def make_dense_problem(
+    seed: int, *, groups: int = 5, options: int = 4, limits: int = 2, forbidden: float = 0.0, rank: int | None = 3
+) -> Problem:
+    """A quadratic objective x'Qx with pair costs between all groups, of low rank and positive semidefinite, or without
+    structure where `rank` is None; limits between the cheapest and the dearest; a share of the pairs forbidden between
+    neighbours, and the second limit with pair costs between them."""
+    random = np.random.default_rng(seed)
+    builder = ProblemBuilder()
+    sizes = random.integers(2, options + 1, groups)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for number, size in enumerate(sizes):
+        builder.add_group(f"g{number}", [f"o{option}" for option in range(size)])
+    if rank is None:
+        q = random.normal(size=(starts[-1], starts[-1]))
+        q = q + q.T
+    else:
+        half = random.normal(size=(starts[-1], rank)) + 0.5
+        q = half @ half.T
+    builder.add_resource("loss")
+    parts = [slice(starts[g], starts[g + 1]) for g in range(groups)]
+    for g, own in enumerate(parts):
+        builder.add_linear("loss", g, np.diag(q)[own])
+        for h in range(g + 1, groups):
+            builder.add_pair("loss", g, h, 2 * q[own, parts[h]])
+    for number in range(limits):
+        linear = [random.integers(0, 60, size) for size in sizes]
+        low, high = sum(int(t.min()) for t in linear), sum(int(t.max()) for t in linear)
+        builder.add_resource(
+            f"r{number}", counted=True, limit=float(round(low + random.uniform(0.1, 0.6) * (high - low)))
+        )
+        for g, costs in enumerate(linear):
+            builder.add_linear(f"r{number}", g, costs)
+            if number and g:
+                builder.add_pair(f"r{number}", g - 1, g, random.integers(0, 12, (sizes[g - 1], sizes[g])))
+    for g in range(1, groups):
+        if forbidden:
+            builder.forbid(g - 1, g, random.random((sizes[g - 1], sizes[g])) < forbidden)
+    return builder.build("loss")
+
+
+@pytest.fixture(scope="session")
+def dense_problem() -> Callable[..., Problem]:
+    return make_dense_problem
 
 
 IMAGE = (8, 6, 6)
@@ -156,6 +202,26 @@ def make_case(seed: int, *, nodes: int = 9, layers: int = 4, low: bool = False) 
         entries[key] = Latency(median, 0.9 * median, 1.2 * median, 50)
     fingerprint = Fingerprint("test", (), "portable", 1, "1")
     return Case(network, menu, loss, DeviceProfile(fingerprint, Latency(1.0, 1.0, 1.0, 1), entries))
+
+
+def with_pairs(case: Case, seed: int) -> Case:
+    """The case with losses of pairs of choices, as a Gram matrix, and a link that saturates."""
+    random = np.random.default_rng(seed)
+    choices = case.loss.choices
+    features = random.normal(0, 0.3, (len(choices), 6)) * np.array([[v.encoding != "float32"] for _, v in choices])
+    gram = features @ features.T
+    increases = {
+        choice: np.full(4, gram[number, number], np.float32) for number, choice in enumerate(case.loss.increases)
+    }
+    apart = np.array([[a != b for b, _ in choices] for a, _ in choices])
+    pairs = np.where(apart, gram + gram.T, 0.0)
+    loss = replace(case.loss, increases=increases, pairs=pairs, semidefinite=True, link=Link(0.9, 1.1, 3.0))
+    return replace(case, loss=loss)
+
+
+@pytest.fixture(scope="session")
+def paired() -> Callable[[Case, int], Case]:
+    return with_pairs
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("name", ["cp-sat", "highs"])
+@pytest.mark.parametrize("name", ["cp-sat", "highs", "quadratic"])
 def test_control_c_reaches_the_caller_within_seconds(name: str) -> None:
     with subprocess.Popen([sys.executable, "-c", LONG, name], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

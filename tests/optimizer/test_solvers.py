@@ -33,6 +33,8 @@ def oracle(problem: Problem) -> Solution:
 def test_a_proving_solver_equals_brute_force(name: str, block: int, random_problem: MakeProblem) -> None:
     for seed in SEEDS[block::6]:
         problem = random_problem(seed)
+        if not BY_NAME[name].fits(problem):
+            continue
         truth, answer = oracle(problem), BY_NAME[name].solve(problem, time_limit=30, seed=seed)
         check(problem, answer)
         assert answer.status == truth.status, seed

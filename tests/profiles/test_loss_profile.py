@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from bitplan.errors import FileFormatError, UsageError
+from bitplan.profiles.link import Link
 from bitplan.profiles.loss import SCHEMA, LossProfile, cache_path
 from bitplan.variant import FLOAT32, Variant
 
@@ -49,6 +51,16 @@ def test_saving_and_loading_gives_the_same_profile(profile, tmp_path):
     for key, values in profile.increases.items():
         assert again.increases[key].dtype == np.float32
         assert np.array_equal(again.increases[key], values)
+
+
+def test_pairs_estimator_and_link_are_kept_too(profile, tmp_path):
+    pairs = np.random.default_rng(0).normal(size=(6, 6))
+    whole = replace(profile, estimator="gram", pairs=pairs + pairs.T, semidefinite=True, link=Link(2.0, 0.9, 1.5))
+    whole.save(tmp_path / "loss.arrow")
+    again = LossProfile.load(tmp_path / "loss.arrow")
+    assert np.array_equal(again.pairs, whole.pairs)
+    assert (again.estimator, again.semidefinite, again.link) == ("gram", True, whole.link)
+    assert again.same_origin("kl", HASHES, "gram") and not again.same_origin("kl", HASHES)
 
 
 def test_an_empty_profile_can_be_kept(tmp_path):
@@ -108,6 +120,11 @@ def test_profiles_are_checked_when_made():
         LossProfile("kl", HASHES, {("a", INT4): np.zeros(3, np.float32), ("b", INT4): np.zeros(4, np.float32)})
     with pytest.raises(ValueError, match="'a' as int4 is not finite"):
         LossProfile("kl", HASHES, {("a", INT4): np.array([np.nan], np.float32)})
+    two = {("a", INT4): np.zeros(3, np.float32), ("b", INT4): np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
+        LossProfile("kl", HASHES, two, pairs=np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="same in either order"):
+        LossProfile("kl", HASHES, two, pairs=np.array([[0.0, 1.0], [0.0, 0.0]]))
 
 
 def test_the_cache_lies_where_it_is_told_and_depends_on_everything(tmp_path, monkeypatch):
@@ -115,7 +132,8 @@ def test_the_cache_lies_where_it_is_told_and_depends_on_everything(tmp_path, mon
     path = cache_path("kl", HASHES)
     assert path.parent == tmp_path / "loss"
     others = {cache_path("kl", {**HASHES, name: "z"}) for name in HASHES} | {cache_path("task", HASHES)}
-    assert len(others | {path}) == 6
+    others |= {cache_path("kl", HASHES, "gram")}
+    assert len(others | {path}) == 7
     monkeypatch.delenv("BITPLAN_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_path("kl", HASHES).is_relative_to(tmp_path / "home" / ".cache" / "bitplan")

@@ -1,0 +1,1 @@
+../../bitplan/explanation_text.py

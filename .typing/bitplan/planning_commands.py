@@ -1,0 +1,1 @@
+../../bitplan/planning_commands.py

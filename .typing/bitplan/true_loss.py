@@ -1,0 +1,1 @@
+../../bitplan/true_loss.py

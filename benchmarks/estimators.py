@@ -1,0 +1,168 @@
+"""What each loss estimator's plans are worth: KL to full precision and accuracy on test images, at equal file sizes.
+
+    python benchmarks/estimators.py [NETWORK ...] [--estimators NAME ...] [--bits B ...] [--images N] [--json FILE]
+
+For every estimator and budget (bits per weight, on top of the constant part, scales and biases) the program is solved by
+the same local search, the policy carried out with the usual recovery, and compared with that of `separable` image by image.
+Profiles, and what policies cost, are kept in --cache; a run that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from against_peers import machine_folder
+from local_search import minimise
+from networks import Case, cases, simulated
+from numpy.typing import NDArray
+
+from bitplan.atomic_file import write_atomically
+from bitplan.kernels.artifact import layer_bytes
+from bitplan.policies.menu import menu_for
+from bitplan.policies.realise import realise
+from bitplan.profiles.estimators import ESTIMATORS
+from bitplan.profiles.loss import LossProfile
+from bitplan.profiles.measure_loss import measure
+from bitplan.profiles.metrics import divergence, log_probabilities
+from bitplan.profiles.quadratic import quadratic
+from bitplan.simulate import Simulator
+from bitplan.variant import FLOAT32, Variant
+
+BITS = (1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
+BASE = "separable"
+LEFT_OUT = ("clado",)
+"""Not run unless asked for: it takes hours on all but the smallest networks."""
+MIDDLE = (1.6, 2.5)
+"""The budgets that the last column is averaged over."""
+
+
+@dataclass
+class Bench:
+    """One network with its test images."""
+
+    case: Case
+    images: int
+    cache: Path
+
+    @cached_property
+    def menu(self) -> dict[str, list[Variant]]:
+        return {name: [v for v in own if v != FLOAT32] for name, own in menu_for(self.case.network).items()}
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        return Simulator(self.case.network, self.case.weights)
+
+    @cached_property
+    def reference(self) -> NDArray[np.float32]:
+        return simulated(self.simulator, self.case.test[: self.images], self.case.batch)
+
+    def profile(self, estimator: str) -> LossProfile:
+        path = self.cache / f"{self.case.name}.{estimator}.arrow"
+        known = LossProfile.load(path) if path.exists() else None
+        profile = measure(
+            self.case.network,
+            self.case.weights,
+            self.case.loss_images,
+            self.menu,
+            estimator=estimator,
+            checkpoint=path.with_suffix(".journal"),
+            profile=known,
+        )
+        profile.save(path)
+        return profile
+
+    def planned(self, profile: LossProfile, bits: float) -> dict[str, Variant]:
+        network = self.case.network
+        order = [node.name for node in network.layers]
+        layers = np.array([order.index(layer) for layer, _ in profile.choices])
+        sizes = np.array([layer_bytes(network, network.by_name[layer], v) for layer, v in profile.choices])
+        weights = sum(network.weight_shape(node).count for node in network.layers)
+        scales = sum(4 * node.shape[0] for node in network.layers)
+        picks = minimise(quadratic(profile), layers, sizes, int(bits / 8 * weights + scales))
+        return {profile.choices[pick][0]: profile.choices[pick][1] for pick in picks}
+
+    def losses(self, variants: Mapping[str, Variant]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """KL and whether the class is right, of each test image."""
+        text = json.dumps([self.images, [[name, str(variant)] for name, variant in sorted(variants.items())]])
+        path = self.cache / f"{self.case.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+        if not path.exists():
+            carried = realise(self.case.network, self.case.weights, self.case.calibration, variants)
+            test = self.case.test[: self.images]
+            outputs = simulated(self.simulator, test, self.case.batch, carried.layers, carried.ranges)
+            losses = divergence(log_probabilities(self.reference), log_probabilities(outputs))
+            np.savez(path, losses=losses, right=outputs.argmax(1) == self.case.labels[: self.images])
+        found = np.load(path)
+        return found["losses"], found["right"]
+
+    def rows(self, estimators: Sequence[str], budgets: Sequence[float]) -> list[dict[str, Any]]:
+        found = []
+        base: dict[float, NDArray[np.float32]] = {}
+        for estimator in dict.fromkeys([BASE, *estimators]):
+            profile = self.profile(estimator)
+            for bits in budgets:
+                losses, right = self.losses(self.planned(profile, bits))
+                base.setdefault(bits, losses)
+                gain = losses - base[bits]
+                found.append(
+                    {
+                        "network": self.case.name,
+                        "estimator": estimator,
+                        "bits": bits,
+                        "kl": float(losses.mean()),
+                        "kl_beyond_separable": float(gain.mean()),
+                        "standard_error": float(gain.std(ddof=1) / np.sqrt(len(gain))),
+                        "accuracy": float(right.mean()),
+                        "passes": profile.passes,
+                        "images": len(losses),
+                    }
+                )
+            print(line(self.case.name, estimator, [row for row in found if row["estimator"] == estimator]), flush=True)
+        return found
+
+
+def line(network: str, estimator: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row of the table: KL at every budget with the paired difference in standard errors, then the mean relative
+    difference over the MIDDLE budgets."""
+    cells = [
+        f"{row['kl']:.3f} ({row['kl_beyond_separable'] / max(row['standard_error'], 1e-12):+.1f})"
+        if estimator != BASE
+        else f"{row['kl']:.3f}"
+        for row in rows
+    ]
+    middle = [
+        row["kl_beyond_separable"] / (row["kl"] - row["kl_beyond_separable"])
+        for row in rows
+        if MIDDLE[0] <= row["bits"] <= MIDDLE[1]
+    ]
+    mean = f"{100 * np.mean(middle):+.1f} %" if middle else ""
+    accuracies = ", ".join(f"{100 * row['accuracy']:.1f}" for row in rows)
+    return f"| {network} | {estimator} | {' | '.join(cells)} | {mean} | {accuracies} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=["resnet20"])
+    usual = [name for name in ESTIMATORS if name not in LEFT_OUT]
+    parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=usual)
+    parser.add_argument("--bits", nargs="+", type=float, default=list(BITS))
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--cache", type=Path, default=Path("build/estimators"))
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<machine>/estimators-<network>.json")
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    for case in cases(arguments.networks):
+        rows = Bench(case, arguments.images, arguments.cache).rows(arguments.estimators, arguments.bits)
+        path = arguments.json or machine_folder() / f"estimators-{case.name}.json"
+        write_atomically(path, json.dumps(rows, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()

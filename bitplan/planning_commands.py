@@ -1,0 +1,159 @@
+"""`optimize plan` and `optimize frontier`: from stored profiles alone, without torch, images or the device."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitplan.config import Config
+from bitplan.errors import UsageError
+from bitplan.explanation_text import tables
+from bitplan.network import Network
+from bitplan.network_file import read_network
+from bitplan.optimizer.explain import explain_plan
+from bitplan.optimizer.frontier import Frontier, frontier
+from bitplan.optimizer.frontier.file import read_point, summary, write_frontier
+from bitplan.optimizer.frontier.page import write_page
+from bitplan.optimizer.frontier.picture import write_picture
+from bitplan.policies.menu import Menu, menu_for
+from bitplan.policies.policy import Policy
+from bitplan.policies.policy_file import read_policy
+from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.loss import LossProfile
+from bitplan.profiling import stored_loss_profile
+from bitplan.progress import Reporter
+from bitplan.workflow import NETWORK, check_output
+
+HYBRID_PROFILES = "of --hybrid hold for one module and machine and are kept by the main job"
+FRONTIER = "frontier"
+"""Stem of the files that a frontier leaves: .arrow, .png, .html, and .journal while and after it is computed."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `optimize profile` left in a folder, and the menu that the options ask for."""
+
+    network: Network
+    device: DeviceProfile
+    loss: LossProfile
+    menu: Menu
+
+
+def stored(folder: Path, config: Config) -> Stored:
+    """Reads network and profiles. Raises UsageError for targets that planning alone cannot keep, FileFormatError for
+    files that are missing or damaged."""
+    if config.hybrid:
+        raise UsageError(
+            f"planning from stored profiles knows whole networks only: profiles {HYBRID_PROFILES}; to stop at the policy, "
+            "run `optimize --hybrid --dry-run` with the same model and data"
+        )
+    if config.targets.max_drop is not None:
+        raise UsageError("--max-drop is kept by measuring, which planning does not do; limit --max-loss instead")
+    if config.polish:
+        raise UsageError(
+            "--polish measures on the network and its images, which planning does without; leave it out here"
+        )
+    network = read_network(folder / NETWORK)
+    device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
+    loss = stored_loss_profile(config, folder / "loss.arrow")
+    menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
+    return Stored(network, device, loss, menu)
+
+
+def output_of(folder: Path, config: Config) -> Path:
+    """Where results go: the profiles' folder unless another one is named."""
+    return folder if config.output == Config().output else config.output
+
+
+def explained(kept: Stored, policy: Policy, config: Config, reporter: Reporter) -> dict[str, Any]:
+    """Prints why the plan is as it is; what `--json` adds. Takes up to --time-limit again."""
+    with reporter.stage("explaining the plan") as report:
+        found = explain_plan(
+            kept.network,
+            policy,
+            kept.loss,
+            kept.device,
+            config.targets,
+            kept.menu,
+            threads=config.threads,
+            batch=config.batch,
+            time_limit=config.time_limit,
+            seed=config.seed,
+            progress=report,
+        )
+    reporter.console.print(tables(found))
+    return {"explanation": found.to_json()}
+
+
+def compute_frontier(folder: Path, config: Config, points: int, reporter: Reporter) -> dict[str, Any]:
+    """Computes the frontier, or goes on with it, and writes its files; what `--json` prints."""
+    kept = stored(folder, config)
+    output = output_of(folder, config)
+    check_output(output)
+    with reporter.stage("computing the frontier") as report:
+        found = frontier(
+            kept.network,
+            kept.loss,
+            kept.device,
+            config.targets,
+            kept.menu,
+            points=points,
+            threads=config.threads,
+            batch=config.batch,
+            time_limit=config.time_limit,
+            seed=config.seed,
+            log=output / f"{FRONTIER}.journal",
+            progress=report,
+        )
+    files = _written(found, output, reporter)
+    ours = [point for point in found.points if not point.uniform]
+    beaten = [point for point in found.points if point.dominated_by]
+    uniform = len(found.points) - len(ours)
+    reporter.say(
+        f"{len(ours)} points, {sum(point.efficient for point in ours)} of them proven efficient; "
+        f"{len(beaten)} of {uniform} uniform policies are dominated ({found.seconds:.1f} s of solving)"
+    )
+    if not found.finished:
+        reporter.say(
+            f"[yellow]the time limit of {config.time_limit:g} s ended it before all points were found; "
+            "raise --time-limit for more[/]"
+        )
+    reporter.say(f"carry a point out with: optimize realise {_quoted(output)}#{ours[0].name}")
+    return {
+        "files": files,
+        "finished": found.finished,
+        "seconds": found.seconds,
+        "metric": found.metric,
+        "points": summary(found.points),
+    }
+
+
+def policy_named(path: Path) -> Policy:
+    """The policy of a file, or of a point of a frontier: `out/frontier.arrow#p07`. Raises as `read_policy` and
+    `read_point`."""
+    file, mark, name = str(path).rpartition("#")
+    if mark and not path.exists():
+        return read_point(Path(file), name)
+    if path.suffix == ".arrow":
+        raise UsageError(f"{path} holds many policies; name one of its points, for example {path}#p01")
+    return read_policy(path)
+
+
+def _written(found: Frontier, output: Path, reporter: Reporter) -> dict[str, str]:
+    title = "Loss, latency and bytes of one network"
+    paths = {kind: output / f"{FRONTIER}.{kind}" for kind in ("arrow", "html", "png")}
+    write_frontier(paths["arrow"], found)
+    write_page(paths["html"], found, title, f"optimize realise {_quoted(output)}#")
+    try:
+        write_picture(paths["png"], found, title)
+    except ImportError:
+        del paths["png"]
+        reporter.say("[yellow]no PNG was drawn: matplotlib is missing; install bitplan\\[plot][/]")
+    reporter.say(f"written: {', '.join(map(str, paths.values()))}")
+    return {kind: str(path) for kind, path in paths.items()}
+
+
+def _quoted(output: Path) -> str:
+    return shlex.quote(str(output / f"{FRONTIER}.arrow"))

@@ -1,0 +1,194 @@
+"""Quadratic programs: bounds and incumbents against brute force, and what holds of larger ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitplan.optimizer.check import check, feasible, objective_of
+from bitplan.optimizer.problem import Problem
+from bitplan.optimizer.problem_file import read_problem
+from bitplan.optimizer.quadratic.annealing import Annealing
+from bitplan.optimizer.quadratic.chains import Chains
+from bitplan.optimizer.quadratic.limits import LinearLimits
+from bitplan.optimizer.quadratic.matrices import matrices
+from bitplan.optimizer.quadratic.relaxation import Relaxation
+from bitplan.optimizer.solution import Status
+from bitplan.optimizer.solvers import BY_NAME, SOLVERS, solve
+
+MakeProblem = Callable[..., Problem]
+ORACLE = BY_NAME["brute-force"]
+INSTANCES = Path(__file__).parents[2] / "benchmarks" / "instances"
+KINDS = [
+    {"rank": 3},
+    {"rank": None},
+    {"rank": 2, "forbidden": 0.12},
+    {"rank": None, "forbidden": 0.12, "limits": 3},
+]
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_equals_brute_force_on_dense_problems(kind: dict[str, float], dense_problem: MakeProblem) -> None:
+    seen = set()
+    for seed in range(50):
+        problem = dense_problem(seed, **kind)
+        truth = ORACLE.solve(problem, time_limit=60)
+        answer = BY_NAME["quadratic"].solve(problem, time_limit=30, seed=seed)
+        check(problem, answer)
+        assert (answer.status, answer.objective) == (truth.status, truth.objective), seed
+        seen.add(answer.status)
+    assert Status.OPTIMAL in seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", [0, 5, 60])
+def test_bounds_hold_with_and_without_forced_options(
+    kind: dict[str, float], steps: int, dense_problem: MakeProblem
+) -> None:
+    for seed in range(8):
+        problem = dense_problem(seed, groups=4, **kind)
+        program = matrices(problem)
+        limits = LinearLimits(program)
+        kept = limits.possible(np.arange(int(program.offsets[-1])))
+        truth = {
+            tuple((np.array(choices) + program.offsets[:-1]).tolist()): objective_of(problem, choices)
+            for choices in product(*(range(len(group.options)) for group in problem.groups))
+            if feasible(problem, choices)
+        }
+        for chosen in truth:
+            assert set(chosen) <= set(kept.tolist()), "a possible option was left out"
+        if not truth:
+            continue
+        relaxation = Relaxation(program, limits, kept, program.allowed)
+        iterate = relaxation.start()
+        if not relaxation.allowed.any((1, 2)).all():
+            continue
+        relaxation.improve(iterate, steps, 0.1, never)
+        bounds = relaxation.bounds(iterate)
+        assert bounds.whole <= min(truth.values())
+        place = dict(zip(kept.tolist(), relaxation.slot.tolist(), strict=True))
+        for chosen, objective in truth.items():
+            slots = [place[option] for option in chosen]
+            assert bounds.options[slots].max() <= objective
+            pairs = bounds.pairs[np.ix_(slots, slots)][~np.eye(len(slots), dtype=bool)]
+            assert pairs.max() <= objective
+
+
+def test_any_multiplier_and_prices_give_a_valid_bound(dense_problem: MakeProblem) -> None:
+    random = np.random.default_rng(0)
+    for seed in range(20):
+        problem = dense_problem(seed, groups=4)
+        program = matrices(problem)
+        limits = LinearLimits(program)
+        truth = ORACLE.solve(problem, time_limit=60).objective
+        if truth is None:
+            continue
+        relaxation = Relaxation(program, limits, limits.possible(np.arange(program.offsets[-1])), program.allowed)
+        noise = random.normal(size=(relaxation.rows, relaxation.rows))
+        iterate = relaxation.start()
+        iterate.multiplier = (noise + noise.T) * 10 ** random.uniform(-4, 2)
+        iterate.prices = random.random(len(iterate.prices)) * relaxation.scale
+        assert relaxation.bounds(iterate).whole <= truth
+
+
+def test_the_relaxation_is_tight_where_the_objective_has_no_pair_costs_between_groups(
+    dense_problem: MakeProblem,
+) -> None:
+    problem = dense_problem(0, limits=0)
+    loss = problem.resources[0]
+    problem = replace(problem, resources=(replace(loss, pairs={}),))
+    program = matrices(problem)
+    relaxation = Relaxation(program, LinearLimits(program), np.arange(program.offsets[-1]), program.allowed)
+    iterate = relaxation.start()
+    relaxation.improve(iterate, 400, 0.1, never)
+    smallest = sum(int(table.min()) for table in loss.linear)
+    assert relaxation.bounds(iterate).whole == pytest.approx(smallest, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chains_keep_exact_totals(kind: dict[str, float], dense_problem: MakeProblem) -> None:
+    problem = dense_problem(3, groups=7, **kind)
+    program = matrices(problem)
+    random = np.random.default_rng(1)
+    first = np.stack([random.integers(program.offsets[:-1], program.offsets[1:]) for _ in range(8)])
+    chains = Chains(program, first, random)
+    for _ in range(10):
+        chains.sweep(chains.objective.sums.std() + 1, 1.0)
+    for number, row in enumerate(chains.choices - program.offsets[:-1]):
+        choices = tuple(row.tolist())
+        assert chains.objective.sums[number] == objective_of(problem, choices)
+        assert chains.feasible[number] == feasible(problem, choices)
+
+
+def test_annealing_finds_the_optimum_of_most_small_problems(dense_problem: MakeProblem) -> None:
+    right, solvable = 0, 0
+    for seed in range(20):
+        problem = dense_problem(seed, rank=None, limits=1)
+        truth = ORACLE.solve(problem, time_limit=60)
+        if truth.objective is None:
+            continue
+        annealing = Annealing(matrices(problem), [], seed, never)
+        annealing.run(2, 4)
+        solvable += 1
+        right += annealing.best is not None and objective_of(problem, annealing.best) == truth.objective
+    assert solvable >= 15
+    assert right >= 0.9 * solvable
+
+
+def test_no_bound_lies_above_any_incumbent(dense_problem: MakeProblem) -> None:
+    for seed in range(4):
+        problem = dense_problem(seed, groups=9, limits=1)
+        answers = [solver.solve(problem, time_limit=2, seed=seed) for solver in SOLVERS if solver.name != "brute-force"]
+        for answer in answers:
+            check(problem, answer)
+        bounds = [answer.bound for answer in answers if answer.bound is not None]
+        objectives = [answer.objective for answer in answers if answer.objective is not None]
+        assert len(bounds) >= 2
+        assert len(objectives) >= 4
+        assert max(bounds) <= min(objectives)
+
+
+def test_resnet_20_is_proven_and_the_answer_is_the_same_again() -> None:
+    problem = read_problem(INSTANCES / "resnet20-2.0bits.arrow")
+    first, second = (solve(problem, time_limit=60, seed=1) for _ in range(2))
+    assert first.status == Status.OPTIMAL
+    assert problem.value(first.objective or 0) == pytest.approx(3.78773, abs=1e-5)
+    assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
+
+
+def test_the_time_limit_is_kept_and_baselines_are_not_better() -> None:
+    problem = read_problem(INSTANCES / "resnet44-2.0bits.arrow")
+    begin = time.perf_counter()
+    answer = solve(problem, time_limit=4, seed=0)
+    assert time.perf_counter() - begin < 7
+    check(problem, answer)
+    assert answer.bound is not None and answer.objective is not None
+    for name in ("greedy", "separable"):
+        other = BY_NAME[name].solve(problem, time_limit=1)
+        assert other.objective is None or answer.objective <= other.objective
+
+
+def test_a_single_group_and_a_single_choice(dense_problem: MakeProblem) -> None:
+    for groups, options in ((1, 4), (1, 2), (2, 2)):
+        problem = dense_problem(1, groups=groups, options=options, limits=0)
+        truth, answer = ORACLE.solve(problem, time_limit=9), BY_NAME["quadratic"].solve(problem, time_limit=9)
+        assert (answer.status, answer.objective) == (truth.status, truth.objective)
+
+
+def test_several_resources_in_the_objective_are_left_to_others(random_problem: MakeProblem) -> None:
+    problem = next(p for p in map(random_problem, range(100)) if len(p.objectives) > 1)
+    assert not BY_NAME["quadratic"].fits(problem)
+    answer = BY_NAME["quadratic"].solve(problem, time_limit=5)
+    assert (answer.status, answer.bound) == (Status.UNKNOWN, None)
+    with pytest.raises(ValueError, match="has 2 resources, not one"):
+        matrices(problem)
