@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from networks import Case
@@ -10,6 +11,7 @@ from networks import Case
 from bitplan.optimizer.plan import plan
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.policies.policy import Certificate
+from bitplan.profiles.estimators import DEFAULT, SEPARABLE
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.measure_loss import measure
 from bitplan.targets import Targets
@@ -24,14 +26,15 @@ def menu_of(case: Case) -> Menu:
     return menu_for(case.network, encodings=ENCODINGS)
 
 
-def separable(case: Case, folder: Path) -> LossProfile:
-    """Losses of single choices, after recovery, on the images that all peers get."""
-    path = folder / f"{case.name}.separable.loss.arrow"
+def measured(estimator: str, case: Case, folder: Path) -> LossProfile:
+    """Losses by an estimator, after recovery, on the images that all peers get."""
+    path = folder / f"{case.name}.{estimator}.loss.arrow"
     profile = measure(
         case.network,
         case.weights,
         case.loss_images,
         menu_of(case),
+        estimator=estimator,
         checkpoint=path.with_suffix(".journal"),
         profile=LossProfile.load(path) if path.exists() else None,
     )
@@ -39,7 +42,9 @@ def separable(case: Case, folder: Path) -> LossProfile:
     return profile
 
 
-OURS: tuple[tuple[str, Callable[[Case, Path], LossProfile]], ...] = (("separable", separable),)
+OURS: tuple[tuple[str, Callable[[Case, Path], LossProfile]], ...] = tuple(
+    (name, partial(measured, name)) for name in (DEFAULT, SEPARABLE)
+)
 """By name, what measures the loss profile of a case; a folder is for what may be reused. The first is compared first."""
 
 
