@@ -19,7 +19,7 @@ from bitplan.profiles.arrow_file import read_table, write_table
 
 FORM = "problem"
 VERSION = 1
-REMEDY = "delete the file and record the problem again"
+REMEDY = "record the problem with `write_problem`"
 FORBIDDEN = ""
 """Stands in place of a resource's name in the rows of forbidden pairs."""
 
@@ -78,7 +78,7 @@ def read_problem(path: Path) -> Problem:
     try:
         return _problem(table, header)
     except (KeyError, TypeError, ValueError, IndexError, zlib.error) as error:
-        raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
+        raise FileFormatError(f"{path}: does not hold together ({error}); delete the file and {REMEDY}") from error
 
 
 def _problem(table: pa.Table, header: dict[str, Any]) -> Problem:

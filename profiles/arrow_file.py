@@ -37,18 +37,16 @@ def write_table(path: Path, table: pa.Table, header: Mapping[str, Any], form: st
 
 
 def read_table(path: Path, schema: pa.Schema, form: str, version: int, remedy: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Reads what `write_table` wrote. Raises FileFormatError, naming the path and what to do, where there is no such file
-    and, with the remedy, for anything else."""
+    """Reads what `write_table` wrote. Raises FileFormatError, naming the path and the remedy (how to make the file), where
+    there is no such file and for anything else."""
 
     def refuse(reason: str) -> FileFormatError:
-        return FileFormatError(f"{path}: {reason}; {remedy}")
+        return FileFormatError(f"{path}: {reason}; delete the file and {remedy}")
 
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileFormatError(
-            f"the {form} {path} does not exist; measure it with `optimize profile`, or name another file"
-        ) from error
+        raise FileFormatError(f"the {form} {path} does not exist; {remedy}, or name another file") from error
     except OSError as error:
         raise FileFormatError(
             f"the {form} {path} cannot be read ({error.strerror}); check the path and its permissions"

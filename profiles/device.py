@@ -25,7 +25,7 @@ from bitplan.variant import Variant
 
 FORMAT = "device profile"
 VERSION = 2
-REMEDY = "delete it and measure again with `optimize profile`"
+REMEDY = "measure it with `optimize profile`"
 
 
 def _seconds(name: str, meaning: str) -> pa.Field:
@@ -173,7 +173,9 @@ class DeviceProfile:
                 raise ValueError("a step is there twice")
             return DeviceProfile(Fingerprint.from_json(header["fingerprint"]), Latency(**header["anchor"]), entries)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{path}: holds an impossible entry ({error}); {REMEDY}") from error
+            raise FileFormatError(
+                f"{path}: holds an impossible entry ({error}); delete the file and {REMEDY}"
+            ) from error
 
 
 def default_folder() -> Path:

@@ -24,7 +24,7 @@ from bitplan.variant import Variant
 FORM = "loss profile"
 VERSION = 3
 HASHES = ("network", "weights", "data", "encodings")
-REMEDY = "delete the file and measure again with `optimize profile`"
+REMEDY = "measure it with `optimize profile`"
 
 Increases = Mapping[tuple[str, Variant], NDArray[np.float32]]
 
@@ -197,7 +197,7 @@ class LossProfile:
                 float(header["passes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
+            raise FileFormatError(f"{path}: does not hold together ({error}); delete the file and {REMEDY}") from error
 
 
 def cache_folder() -> Path:

@@ -18,7 +18,7 @@ from bitplan.suggest import suggestion
 
 FORM = "frontier"
 VERSION = 1
-REMEDY = "delete the file and compute it again with `optimize frontier`"
+REMEDY = "compute it with `optimize frontier`"
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -72,7 +72,7 @@ def read_frontier(path: Path) -> Frontier:
         )
         return Frontier(points, str(header["metric"]), bool(header["finished"]), float(header["seconds"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path}: does not hold together ({error}); {REMEDY}") from error
+        raise FileFormatError(f"{path}: does not hold together ({error}); delete the file and {REMEDY}") from error
 
 
 def read_point(path: Path, name: str) -> Policy:

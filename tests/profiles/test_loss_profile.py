@@ -89,7 +89,7 @@ def test_every_damage_is_noticed(profile, tmp_path):
         damaged.append(bytes(flipped))
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(FileFormatError, match=r"loss\.arrow.*measure again"):
+        with pytest.raises(FileFormatError, match=r"loss\.arrow.*delete the file and measure it"):
             LossProfile.load(path)
 
 
