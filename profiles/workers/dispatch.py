@@ -77,6 +77,7 @@ class Resubmitting(ParallelBackendBase):  # type: ignore[misc]  # joblib has no 
     def __init__(self, pool: Pool, say: Callable[[str], None]) -> None:
         super().__init__(nesting_level=0)
         self.pool, self.say = pool, say
+        self.ended = False
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         # At 1 joblib would leave the backend out and compute in this process.
@@ -93,6 +94,12 @@ class Resubmitting(ParallelBackendBase):  # type: ignore[misc]  # joblib has no 
         self._try(func, result, TRIES)
         return result
 
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        self.ended = True
+
+    def terminate(self) -> None:
+        self.ended = True
+
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         return out.result()
 
@@ -107,8 +114,8 @@ class Resubmitting(ParallelBackendBase):  # type: ignore[misc]  # joblib has no 
                 result.set_result(done.result())
 
         def again(error: BaseException) -> None:
-            if tries == 1:
-                result.set_exception(_given_up(error))
+            if self.ended or tries == 1:
+                result.set_exception(error if self.ended else _given_up(error))
                 return
             self.say("a worker died; what it had begun is given to another one")
             self._try(func, result, tries - 1)

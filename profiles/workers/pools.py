@@ -66,8 +66,10 @@ class Lane:
         return future
 
     def stop(self) -> None:
+        """Ends the process, also in the middle of a call."""
         with self._lock:
-            self._executor.shutdown(wait=True, kill_workers=True)
+            executor = self._executor
+        executor.shutdown(wait=True, kill_workers=True)  # its thread takes the lock for what is under way
 
     def _done(self, _: Future[Any]) -> None:
         with self._lock:
