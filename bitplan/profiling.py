@@ -160,7 +160,7 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
 
 
 def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: str, metric: str) -> str:
-    """The cost of measuring everything, and the time that it would take by the time of one batch."""
+    """The cost of measuring everything, and the time that it would take one process, by the time of one batch."""
     from bitplan.policies.realise.front import default_batch
     from bitplan.profiles.measure_loss import expected_cost
     from bitplan.profiles.workers import one_thread
@@ -177,7 +177,7 @@ def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: 
     expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
     return (
         f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
-        f"{len(images)} images: about {_duration(expected)}"
+        f"{len(images)} images: about {_duration(expected)} in one process"
     )
 
 

@@ -31,7 +31,7 @@ from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, Walk, choice_name
 from bitplan.profiles.metrics import METRICS, Increase, increase
-from bitplan.profiles.workers import HERE, Workers, carry_out
+from bitplan.profiles.workers import HERE, Workers, carry_out, started
 from bitplan.variant import FLOAT32
 
 NEGLIGIBLE = 0.5
@@ -58,6 +58,10 @@ class Clado:
     def measure(
         self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
     ) -> Measured:
+        with started(workers) as crew:  # once for single choices and pairs
+            return self._measured(job, journal, progress, crew)
+
+    def _measured(self, job: Job, journal: Journal | None, progress: Progress | None, workers: Workers) -> Measured:
         singles = LossWalk(job, partial(observation, job, TEMPERATURE, 1.0), journal, progress, workers)
         rows = singles.run()
         increases = {choice: found[:, 0] for choice, found in rows.items()}

@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from bitplan.profiles.workers.pools import Pool
 
 LOCAL = "loky"
 
@@ -58,6 +61,8 @@ class Workers:
     backend: str = LOCAL
     cluster: str | None = None
     say: Callable[[str], None] = logging.getLogger("bitplan").warning
+    pool: Pool | None = None
+    """Where they are started already; see `started`."""
 
     def __post_init__(self) -> None:
         if self.cluster and self.backend == LOCAL:
@@ -70,6 +75,18 @@ class Workers:
 
 
 HERE = Workers()
+
+
+@contextmanager
+def started(workers: Workers) -> Iterator[Workers]:
+    """The workers, started once for all that is carried out within. Raises UsageError where they cannot be."""
+    if workers.here or workers.pool:
+        yield workers
+        return
+    from bitplan.profiles.workers.pools import opened
+
+    with opened(workers) as pool:
+        yield replace(workers, pool=pool)
 
 
 def carry_out(
@@ -90,7 +107,7 @@ def carry_out(
         return
     from bitplan.profiles.workers.dispatch import distribute
 
-    with closing(distribute(evaluator, blocks, workers)) as results:
+    with started(workers) as crew, closing(distribute(evaluator, blocks, crew)) as results:
         for unit, values in results:
             keep(unit, values)
             report(unit.title)
@@ -109,4 +126,4 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-__all__ = ["HERE", "LOCAL", "Evaluator", "Unit", "Vector", "Workers", "carry_out", "one_thread"]
+__all__ = ["HERE", "LOCAL", "Evaluator", "Unit", "Vector", "Workers", "carry_out", "one_thread", "started"]

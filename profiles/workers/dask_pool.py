@@ -24,7 +24,7 @@ SECONDS = 30
 class Futures:
     """The scheduler itself gives what a dead worker had begun to another one, until too many have died of it."""
 
-    deaths = (KilledWorker,)
+    deaths: tuple[type[BaseException], ...] = (KilledWorker,)
 
     def __init__(self, client: Client, size: int) -> None:
         self.size, self.in_flight = size, size if size == 1 else 2 * size

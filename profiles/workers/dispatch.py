@@ -17,7 +17,7 @@ from joblib.parallel import ParallelBackendBase
 
 from bitplan.errors import BitplanError
 from bitplan.profiles.workers import Evaluator, U, Vector, Workers
-from bitplan.profiles.workers.pools import Pool, opened
+from bitplan.profiles.workers.pools import Pool
 from bitplan.profiles.workers.remote import Answer, Delivery, code_version, digest, evaluate, job_digest
 
 TRIES = 3
@@ -25,10 +25,12 @@ TRIES = 3
 
 
 def distribute(evaluator: Evaluator[U], blocks: Sequence[Sequence[U]], workers: Workers) -> Generator[tuple[U, Vector]]:
-    """Every unit with its values, as workers finish them. Raises as `carry_out`."""
+    """Every unit with its values, as workers, who are started, finish them. Raises as `carry_out`."""
+    pool = workers.pool
+    assert pool is not None
     content = pickle.dumps(evaluator, protocol=pickle.HIGHEST_PROTOCOL)
     job = job_digest(content)
-    with opened(workers) as pool, pool.delivered(job, content) as delivery:
+    with pool.delivered(job, content) as delivery:
         parallel = Parallel(
             n_jobs=pool.size,
             backend=Resubmitting(pool, workers.say),

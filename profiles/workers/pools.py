@@ -97,7 +97,7 @@ def _settle_in(parent: int) -> None:
 class Processes:
     """Processes of this machine, each with an executor of its own: the others go on when one dies."""
 
-    deaths = (BrokenExecutor,)
+    deaths: tuple[type[BaseException], ...] = (BrokenExecutor,)
 
     def __init__(self, size: int) -> None:
         self.size = self.in_flight = size

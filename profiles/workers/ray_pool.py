@@ -21,7 +21,7 @@ from bitplan.profiles.workers.remote import Delivery
 class Tasks:
     """Tasks that Ray itself does not try again: who does says so."""
 
-    deaths = (WorkerCrashedError, NodeDiedError)
+    deaths: tuple[type[BaseException], ...] = (WorkerCrashedError, NodeDiedError)
 
     def __init__(self, size: int) -> None:
         self.size, self.in_flight = size, size if size == 1 else 2 * size

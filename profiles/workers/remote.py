@@ -21,8 +21,15 @@ from typing import Any, Protocol
 from bitplan.errors import BitplanError
 from bitplan.profiles.workers import Evaluator, Unit, Vector, one_thread
 
-PACKAGES = ("bitplan", "bitplan.encodings", "bitplan.policies", "bitplan.policies.realise", "bitplan.profiles")
-PACKAGES += ("bitplan.profiles.estimators", "bitplan.profiles.workers")
+PACKAGES = (
+    "bitplan",
+    "bitplan.encodings",
+    "bitplan.policies",
+    "bitplan.policies.realise",
+    "bitplan.profiles",
+    "bitplan.profiles.estimators",
+    "bitplan.profiles.workers",
+)
 """All whose sources can decide a result."""
 
 
