@@ -61,6 +61,9 @@ OPTIONS: dict[str, Any] = {
         Path, HOW, "Arrow file of this network's losses, or how to measure them: " + ", ".join(ESTIMATORS) + "."
     ),
     "link_policies": _option(int, HOW, "Random policies that predicted losses are calibrated on."),
+    "jobs": _option(int, HOW, "Processes that losses are measured by; 0: one per core."),
+    "backend": _option(str, HOW, "Whose processes: loky (this machine), ray or dask."),
+    "cluster": _option(str, HOW, "Address of a running Ray or Dask cluster."),
     "output": _option(Path, HOW, "Folder for artifact, policy and result.", "-o", "--output"),
 }
 """Every option by its key, in the order in which help shows them."""

@@ -15,6 +15,7 @@ import yaml
 
 from bitplan.atomic_file import write_atomically
 from bitplan.config_values import (
+    BACKENDS,
     LOSS_METRICS,
     choice,
     fraction_text,
@@ -89,6 +90,12 @@ class Config:
     """An Arrow file, or the name of an estimator (profiles/estimators/)."""
     link_policies: int = 8
     """Random whole policies that predicted losses are calibrated on."""
+    jobs: int = 1
+    """Processes that losses are measured by; 0: as many as the backend has cores."""
+    backend: str = "loky"
+    """Whose processes they are: loky (this machine), ray or dask."""
+    cluster: str | None = None
+    """Address of a running Ray or Dask cluster; without one they start a local one."""
     output: Path = Path("bitplan-out")
 
     def __post_init__(self) -> None:
@@ -98,6 +105,8 @@ class Config:
                 object.__setattr__(self, field.name, READERS[field.name](field.name, value))
             elif field.default is not None:
                 object.__setattr__(self, field.name, field.default)
+        if self.cluster and self.backend == "loky":
+            raise UsageError("cluster is given without a backend that has one; name ray or dask, or leave it out")
         channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
         _ = self.targets, self.preprocessing_over(Preprocessing((0.0,) * channels, (1.0,) * channels))
 
@@ -164,6 +173,9 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "device_profile": path,
     "loss_profile": path,
     "link_policies": whole(0),
+    "jobs": whole(0),
+    "backend": choice(BACKENDS),
+    "cluster": text,
     "output": path,
 }
 """How each field is read from a file or an option: (name, value) to the value, or UsageError."""

@@ -14,6 +14,7 @@ from bitplan.targets import parse_bytes, parse_fraction, parse_seconds
 from bitplan.user_code import FUNCTION_SPEC
 
 LOSS_METRICS = ("kl", "task", "squared_error")
+BACKENDS = ("loky", "ray", "dask")
 
 
 def _refuse(name: str, value: object, rule: str) -> NoReturn:

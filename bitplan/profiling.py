@@ -24,6 +24,7 @@ from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_latency import measure as measure_latency
 from bitplan.profiles.measure_latency import measure_anchor
 from bitplan.profiles.steps import all_keys
+from bitplan.profiles.workers import Workers
 from bitplan.progress import Reporter
 from bitplan.suggest import suggestion
 from bitplan.trained import Trained
@@ -94,6 +95,11 @@ def named_estimator(config: Config) -> tuple[str | None, Path | None]:
     return None, value
 
 
+def named_workers(config: Config, reporter: Reporter) -> Workers:
+    """Who evaluates what losses are found from."""
+    return Workers(config.jobs, config.backend, config.cluster, lambda text: reporter.say(f"[yellow]{escape(text)}[/]"))
+
+
 def stored_loss_profile(config: Config, usual: Path) -> LossProfile:
     """The file that `loss_profile` names, else the usual one. Raises UsageError where that does not come from the
     estimator that is asked for."""
@@ -146,6 +152,7 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
             checkpoint=journal,
             profile=known,
             progress=report,
+            workers=named_workers(config, reporter),
         )
     profile.save(path)
     journal.unlink(missing_ok=True)
@@ -153,9 +160,10 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
 
 
 def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: str, metric: str) -> str:
-    """The cost of measuring everything, and the time that it would take by the time of one batch."""
+    """The cost of measuring everything, and the time that it would take one process, by the time of one batch."""
     from bitplan.policies.realise.front import default_batch
     from bitplan.profiles.measure_loss import expected_cost
+    from bitplan.profiles.workers import one_thread
     from bitplan.simulate import Simulator
 
     cost = expected_cost(trained.network, trained.weights, images, menu, estimator, metric)
@@ -163,12 +171,13 @@ def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: 
     seconds = []
     for _ in range(2):  # the first also warms up
         begin = time.perf_counter()
-        simulator.outputs(images[:batch])
+        with one_thread():
+            simulator.outputs(images[:batch])
         seconds.append(time.perf_counter() - begin)
     expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
     return (
         f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
-        f"{len(images)} images: about {_duration(expected)}"
+        f"{len(images)} images: about {_duration(expected)} in one process"
     )
 
 
@@ -201,6 +210,7 @@ def _with_link(
             seed=config.seed,
             checkpoint=journal,
             progress=report,
+            workers=named_workers(config, reporter),
         )
     found.profile.save(path)
     journal.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """The loop behind most estimators: all images move through the full-precision network together, layer by layer; at each
-layer its variants are recovered, put in place one at a time, and the rest of the network is executed."""
+layer its variants are recovered, put in place one at a time, and the rest of the network is executed. Any worker can
+begin the walk anywhere, so that the choices can be shared out among several."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,7 @@ from bitplan.policies.realise.pipeline import RECOVERIES, code_formats, quantise
 from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.metrics import Labels, Outputs
+from bitplan.profiles.workers import HERE, Workers, carry_out
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, U8, Variant
 
@@ -57,123 +59,167 @@ class Unit:
         """Its name in the journal."""
         return choice_name(self.chunk, self.layer, self.variant)
 
+    @property
+    def title(self) -> str:
+        return f"{self.layer} as {self.variant}"
+
 
 def choice_name(chunk: int, layer: str, variant: Variant) -> str:
     """A choice on a chunk of the images, in a journal."""
     return json.dumps([chunk, layer, variant.encoding, variant.activation, variant.parameters])
 
 
-@dataclass
-class LossWalk:
-    """Observes every choice of a job, unit by unit; what the journal holds already is not done again. `observe` makes
-    the observation from the full-precision outputs of all images."""
+@dataclass(frozen=True)
+class Basis:
+    """What all choices share: the activation ranges, and the full-precision outputs of all images."""
 
-    job: Job
-    observe: Callable[[Outputs], Observation]
-    journal: Journal | None = None
-    progress: Progress | None = None
-    found: dict[str, Vector] = field(default_factory=dict)
-    encoded: dict[Choice, EncodedLayer] = field(default_factory=dict)
-    """The recovered layers. All chunks use those of the first one."""
+    ranges: Ranges
+    full_outputs: dict[str, Vector]
 
-    def __post_init__(self) -> None:
-        job = self.job
+
+class Walk:
+    """The network, and one front of full-precision values in it that moves forwards. `wanted`: the choices that units
+    will ask for, all of them if not given. Pickled without what it has computed, but for the basis."""
+
+    def __init__(self, job: Job, wanted: frozenset[Choice] | None = None, basis: Basis | None = None) -> None:
+        self.job = job
+        self.wanted = job.choices if wanted is None else wanted
+        if basis is not None:
+            self.basis = basis
         self.simulator = Simulator(job.network, job.weights)
         self.chunks = slices(0, count_images(job.images), chunk_size(self.simulator, job))
         # Fronts only move forwards, and a variant can reach back to operations before its layer.
         places = [Place(job.network, node, job.choices) for node in job.network.layers]
         self.places = sorted((place for place in places if place.variants), key=lambda place: place.start)
-        self.units = [
-            Unit(chunk, place.node.name, variant)
-            for chunk in range(len(self.chunks))
-            for place in self.places
-            for variant in place.variants
-        ]
-        if self.journal:
-            self.found |= self.journal.records
+        self.place_of = {place.node.name: place for place in self.places}
+        self.encoded: dict[Choice, EncodedLayer] = {}
+        """The recovered layers. All chunks use those of the first one."""
+        self._front: tuple[int, Front] | None = None
 
-    def run(self) -> dict[Choice, Vector]:
-        """What was observed of every choice, [N, numbers per image]."""
-        if self._missing():
-            self._report("activation ranges")
-            observe = self.observe(self.full_outputs)
-            for chunk in range(len(self.chunks)):
-                self._walk(chunk, observe)
-            self._report("")
-        parts: dict[Choice, list[Vector]] = {}
-        for unit in self.units:
-            part = self.chunks[unit.chunk]
-            rows = self.found[unit.name].reshape(part.stop - part.start, -1)
-            parts.setdefault((unit.layer, unit.variant), []).append(rows)
-        return {choice: np.concatenate(rows) for choice, rows in parts.items()}
+    def __reduce__(self) -> tuple[type[Walk], tuple[Job, frozenset[Choice], Basis]]:
+        return Walk, (self.job, self.wanted, self.basis)
 
     @cached_property
-    def ranges(self) -> Ranges:
-        """The activation ranges that all choices share."""
-        formats = code_formats(unit.variant for unit in self.units)
-        return calibrate(self.simulator, self.job.images, formats, batch=self.job.batch)
-
-    @cached_property
-    def full_outputs(self) -> dict[str, Vector]:
-        """The outputs of the full-precision network on all images."""
+    def basis(self) -> Basis:
+        """Computed where it was not given."""
+        job = self.job
+        formats = code_formats(variant for place in self.places for variant in place.variants)
+        ranges = calibrate(self.simulator, job.images, formats, batch=job.batch)
         parts = []
-        for part in slices(0, count_images(self.job.images), self.job.batch):
-            outputs = self.simulator.outputs(take(self.job.images, part))
+        for part in slices(0, count_images(job.images), job.batch):
+            outputs = self.simulator.outputs(take(job.images, part))
             parts.append({name: value.numpy() for name, value in outputs.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.job.network.outputs}
+        return Basis(ranges, {name: np.concatenate([part[name] for part in parts]) for name in job.network.outputs})
 
-    def _missing(self) -> list[Unit]:
-        return [unit for unit in self.units if unit.name not in self.found]
+    def front(self, chunk: int, position: int) -> Front:
+        """The full-precision values of a chunk at a position; to be forked before it is moved."""
+        kept = self._front
+        if kept is None or kept[0] != chunk or kept[1].position > position:
+            self._front = kept = None  # the memory holds the values of one chunk
+            images = take(self.job.images, self.chunks[chunk])
+            self._front = kept = chunk, Front.of_images(self.simulator, images, self.job.batch)
+        kept[1].advance(position)
+        return kept[1]
 
-    def _walk(self, chunk: int, observe: Observation) -> None:
-        """All choices on one chunk of the images."""
-        missing = self._missing()
-        front: Front | None = None
+    def recover(self, choices: Iterable[Choice]) -> None:
+        """Local recovery of the choices that have not had it, on inputs that differ from full precision by their format
+        alone, on the images of the first chunk."""
+        missing = set(choices) - self.encoded.keys()
         for place in self.places:
-            later = {unit.variant for unit in missing if unit.layer == place.node.name}
-            now = {unit.variant for unit in missing if unit.layer == place.node.name and unit.chunk == chunk}
-            if not now and (chunk or not later):
-                continue
-            front = front or Front.of_images(self.simulator, take(self.job.images, self.chunks[chunk]), self.job.batch)
-            front.advance(place.start)
-            for variant in (variant for variant in place.variants if variant in later):
-                unit = Unit(chunk, place.node.name, variant)
-                if (unit.layer, variant) not in self.encoded:
-                    self.encoded[unit.layer, variant] = self.recovered(front, place, variant)
-                if variant in now:
-                    self._report(f"{unit.layer} as {variant}")
-                    self._keep(unit, self._observed(front, place.start, unit, observe))
+            for variant in place.variants:
+                choice = place.node.name, variant
+                if choice in missing:
+                    self.encoded[choice] = self._recovered(self.front(0, place.start), place, variant)
 
-    def recovered(self, front: Front, place: Place, variant: Variant) -> EncodedLayer:
-        """The layer after local recovery, on inputs that differ from full precision by their format alone."""
+    def _recovered(self, front: Front, place: Place, variant: Variant) -> EncodedLayer:
         position = self.job.network.nodes.index(place.node)
         formats = place.formats(variant)
         full, quantised = front.fork(), front.fork()
         full.advance(position)
-        quantised.advance(position, None, self.ranges, formats)
+        quantised.advance(position, None, self.basis.ranges, formats)
         layer = quantise(self.job.network, place.node, self.job.weights, variant)
-        subject = Subject(place.node, full, quantised, self.ranges, formats)
+        subject = Subject(place.node, full, quantised, self.basis.ranges, formats)
         for recover in RECOVERIES:
             layer = recover(subject, layer)
         return layer
 
-    def _observed(self, front: Front, start: int, unit: Unit, observe: Observation) -> Vector:
-        layers = {unit.layer: self.encoded[unit.layer, unit.variant]}
-        chunk = self.chunks[unit.chunk]
+
+class Singles:
+    """Observes choices alone. `observe` makes the observation from the full-precision outputs of all images; it can be
+    pickled."""
+
+    def __init__(self, walk: Walk, observe: Callable[[Outputs], Observation]) -> None:
+        self.walk, self.observe = walk, observe
+
+    def __reduce__(self) -> tuple[type[Singles], tuple[Walk, Callable[[Outputs], Observation]]]:
+        return Singles, (self.walk, self.observe)
+
+    @cached_property
+    def observation(self) -> Observation:
+        return self.observe(self.walk.basis.full_outputs)
+
+    def evaluate(self, unit: Unit) -> Vector:
+        """What is observed of a unit, [n, numbers per image] in one row."""
+        walk, choice = self.walk, (unit.layer, unit.variant)
+        # In the first chunk one by one as the walk gets there; in later ones all at once, as it has to go back for them.
+        walk.recover([choice] if unit.chunk == 0 or choice in walk.encoded else walk.wanted)
+        start = walk.place_of[unit.layer].start
+        layers, chunk = {unit.layer: walk.encoded[choice]}, walk.chunks[unit.chunk]
         found = []
-        for part, values in zip(slices(chunk.start, chunk.stop, self.job.batch), front.batches, strict=True):
-            outputs = self.simulator.resume(values, start, layers, self.ranges)
-            found.append(observe({name: value.numpy() for name, value in outputs.items()}, part))
-        return np.concatenate(found)
+        batches = walk.front(unit.chunk, start).batches
+        for part, values in zip(slices(chunk.start, chunk.stop, walk.job.batch), batches, strict=True):
+            outputs = walk.simulator.resume(values, start, layers, walk.basis.ranges)
+            found.append(self.observation({name: value.numpy() for name, value in outputs.items()}, part))
+        return np.concatenate(found).reshape(-1)
+
+
+class LossWalk:
+    """Observes every choice of a job, unit by unit; what the journal holds already is not done again."""
+
+    def __init__(
+        self,
+        job: Job,
+        observe: Callable[[Outputs], Observation],
+        journal: Journal | None = None,
+        progress: Progress | None = None,
+        workers: Workers = HERE,
+    ) -> None:
+        self.walk = Walk(job)
+        self.observe, self.journal, self.progress, self.workers = observe, journal, progress, workers
+        self.units = [
+            Unit(chunk, place.node.name, variant)
+            for chunk in range(len(self.walk.chunks))
+            for place in self.walk.places
+            for variant in place.variants
+        ]
+        self.found = dict(journal.records) if journal else {}
+        self.done = sum(unit.name in self.found for unit in self.units)
+
+    def run(self) -> dict[Choice, Vector]:
+        """What was observed of every choice, [N, numbers per image]."""
+        missing = [unit for unit in self.units if unit.name not in self.found]
+        if missing:
+            self._report("activation ranges")
+            self.walk.wanted = frozenset((unit.layer, unit.variant) for unit in missing)
+            singles = Singles(self.walk, self.observe)
+            carry_out(singles, [[unit] for unit in missing], self._keep, self._report, self.workers)
+            self._report("")
+        parts: dict[Choice, list[Vector]] = {}
+        for unit in self.units:
+            part = self.walk.chunks[unit.chunk]
+            rows = self.found[unit.name].reshape(part.stop - part.start, -1)
+            parts.setdefault((unit.layer, unit.variant), []).append(rows)
+        return {choice: np.concatenate(rows) for choice, rows in parts.items()}
 
     def _keep(self, unit: Unit, values: Vector) -> None:
-        self.found[unit.name] = values.reshape(-1)
+        self.found[unit.name] = values
+        self.done += 1
         if self.journal:
-            self.journal.add(unit.name, values.reshape(-1))
+            self.journal.add(unit.name, values)
 
     def _report(self, text: str) -> None:
         if self.progress:
-            self.progress(len(self.units) - len(self._missing()), len(self.units), text)
+            self.progress(self.done, len(self.units), text)
 
 
 class Place:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from bitplan.profiles.journal import Journal
 from bitplan.profiles.link import Link, fit_link
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.loss_walk import Progress
-from bitplan.profiles.metrics import Labels, increase
+from bitplan.profiles.metrics import Increase, Labels, increase
 from bitplan.profiles.quadratic import quadratic, score
+from bitplan.profiles.workers import HERE, Workers, carry_out, one_thread
 from bitplan.simulate import Layers, Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -63,9 +65,10 @@ def calibrated(
     seed: int = 0,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    workers: Workers = HERE,
 ) -> Calibrated:
     """The profile with the link of `policies` random policies from raw calibration images [N, C, H, W]. It keeps its
-    link where fewer than three policies have a positive loss. `checkpoint`: as in measure_loss.measure."""
+    link where fewer than three policies have a positive loss. `checkpoint`, `workers`: as in measure_loss.measure."""
     count = count_images(images)
     held = max(1, round(HELD_BACK * count)) if count > 1 else 0
     shown, judged = slice(0, count - held), slice(count - held if held else 0, count)
@@ -74,7 +77,9 @@ def calibrated(
     scores = np.array([score(profile, matrix, policy) for policy in chosen])
     key = json.dumps(["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count])
     with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
-        losses = _measured(network, weights, images, chosen, shown, judged, profile.metric, labels, journal, progress)
+        losses = _measured(
+            network, weights, images, chosen, shown, judged, profile.metric, labels, journal, progress, workers
+        )
     return Calibrated(replace(profile, link=_fitted(profile, scores, losses)), scores, losses)
 
 
@@ -116,6 +121,61 @@ def _of_size(losses: Sequence[NDArray[np.float64]], sizes: Sequence[NDArray[np.i
     return picks
 
 
+@dataclass(frozen=True)
+class PolicyUnit:
+    """One whole policy."""
+
+    number: int
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        """Its name in the journal."""
+        return json.dumps([str(variant) for variant in self.policy.values()])
+
+    @property
+    def title(self) -> str:
+        return f"random policy {self.number + 1}"
+
+
+@dataclass(frozen=True)
+class PolicyLosses:
+    """Carries out policies on the images `shown` and measures them on those `judged`; `ranges` are shared by all."""
+
+    network: Network
+    weights: Weights
+    images: Images
+    shown: slice
+    judged: slice
+    metric: str
+    labels: Labels | None
+    ranges: Ranges
+
+    def __reduce__(self) -> tuple[type[PolicyLosses], tuple[object, ...]]:
+        return PolicyLosses, tuple(getattr(self, field.name) for field in fields(self))
+
+    @cached_property
+    def loss(self) -> Increase:
+        full = self._outputs({}, {})
+        return increase(self.network, self.metric, full, None if self.labels is None else self.labels[self.judged])
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        return Simulator(self.network, self.weights)
+
+    def evaluate(self, unit: PolicyUnit) -> NDArray[np.float32]:
+        """The mean loss of a policy, [1]."""
+        carried = realise(self.network, self.weights, take(self.images, self.shown), unit.policy, ranges=self.ranges)
+        outputs = self._outputs(carried.layers, carried.ranges)
+        losses = self.loss(outputs, slice(0, self.judged.stop - self.judged.start))
+        return np.array([losses.mean(dtype=np.float64)], np.float32)
+
+    def _outputs(self, layers: Layers, ranges: Ranges) -> dict[str, NDArray[np.float32]]:
+        parts = slices(self.judged.start, self.judged.stop, default_batch(self.network))
+        found = [self.simulator.outputs(take(self.images, part), layers, ranges) for part in parts]
+        return {name: np.concatenate([values[name].numpy() for values in found]) for name in self.network.outputs}
+
+
 def _measured(
     network: Network,
     weights: Weights,
@@ -127,36 +187,28 @@ def _measured(
     labels: Labels | None,
     journal: Journal | None,
     progress: Progress | None,
+    workers: Workers,
 ) -> NDArray[np.float64]:
     found = dict(journal.records) if journal else {}
-    names = [json.dumps([str(variant) for variant in policy.values()]) for policy in policies]
-    if any(name not in found for name in names):
-        simulator, batch = Simulator(network, weights), default_batch(network)
-        parts = slices(judged.start, judged.stop, batch)
-        full = _outputs(simulator, images, parts, {}, {})
-        loss = increase(network, metric, full, None if labels is None else labels[judged])
-        ranges = calibrate(
-            simulator, take(images, shown), code_formats(v for policy in policies for v in policy.values()), batch=batch
-        )
-        for done, (name, policy) in enumerate(zip(names, policies, strict=True)):
-            if progress:
-                progress(done, len(policies), "random policies")
-            if name in found:
-                continue
-            carried = realise(network, weights, take(images, shown), policy, ranges=ranges)
-            outputs = _outputs(simulator, images, parts, carried.layers, carried.ranges)
-            losses = loss(outputs, slice(0, judged.stop - judged.start))
-            found[name] = np.array([losses.mean(dtype=np.float64)], np.float32)
-            if journal:
-                journal.add(name, found[name])
-    return np.array([float(found[name][0]) for name in names])
+    units = [PolicyUnit(number, policy) for number, policy in enumerate(policies)]
+    missing = list({unit.name: unit for unit in units if unit.name not in found}.values())
 
+    def keep(unit: PolicyUnit, values: NDArray[np.float32]) -> None:
+        found[unit.name] = values
+        if journal:
+            journal.add(unit.name, values)
 
-def _outputs(
-    simulator: Simulator, images: Images, parts: Sequence[slice], layers: Layers, ranges: Ranges
-) -> dict[str, NDArray[np.float32]]:
-    found = [simulator.outputs(take(images, part), layers, ranges) for part in parts]
-    return {name: np.concatenate([values[name].numpy() for values in found]) for name in simulator.network.outputs}
+    def report(text: str) -> None:
+        if progress:
+            progress(sum(unit.name in found for unit in units), len(units), text)
+
+    if missing:
+        formats = code_formats(v for policy in policies for v in policy.values())
+        with one_thread():
+            ranges = calibrate(Simulator(network, weights), take(images, shown), formats, batch=default_batch(network))
+        losses = PolicyLosses(network, weights, images, shown, judged, metric, labels, ranges)
+        carry_out(losses, [[unit] for unit in missing], keep, report, workers)
+    return np.array([float(found[unit.name][0]) for unit in units])
 
 
 def _fitted(profile: LossProfile, scores: NDArray[np.float64], losses: NDArray[np.float64]) -> Link:

@@ -20,6 +20,7 @@ from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.loss_walk import Choice, Job, Progress
 from bitplan.profiles.metrics import Labels, effective_metric
+from bitplan.profiles.workers import HERE, Workers, one_thread
 from bitplan.variant import FLOAT32, Variant
 
 Menu = Mapping[str, Sequence[Variant]]
@@ -79,6 +80,7 @@ def measure(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     profile: LossProfile | None = None,
+    workers: Workers = HERE,
 ) -> LossProfile:
     """The loss profile of `menu` (variants by layer) on raw images [N, C, H, W].
 
@@ -86,7 +88,8 @@ def measure(
     float32 costs 0 by definition. `estimator`: see estimators/; `metric`: see metrics.py. What `profile` holds is not
     measured again where its estimator, metric and hashes are the same and the estimator can add to it.
     `checkpoint` names a journal: a measurement that was interrupted goes on from it, with the same result (for the same
-    batch, memory and number of threads); it is removed by nobody, and started anew for other hashes.
+    batch and memory); it is removed by nobody, and started anew for other hashes. `workers`: who evaluates; it changes
+    nothing in the result. torch computes with one thread for each of them.
     Raises UsageError for an unknown layer or estimator and for a metric that the estimator does not measure, DataError
     for images or labels that do not fit.
     """
@@ -110,7 +113,8 @@ def measure(
         key = json.dumps([estimator, metric, hashes, batch, memory])
         with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
             job = Job(network, weights, images, frozenset(wanted), metric, labels, batch, memory)
-            measured = method.measure(job, journal, progress)
+            with one_thread():
+                measured = method.measure(job, journal, progress, workers)
             cost = measured.cost or method.cost(job)
     zero = np.zeros(count_images(images), np.float32)
     increases = {**known, **measured.increases} | {choice: zero for choice in choices if choice[1] == FLOAT32}

@@ -93,6 +93,8 @@ def _check(config: Config) -> None:
         raise UsageError(f"--{given} is given without --{missing}; name both, or neither for the embedded example")
     if config.memory is not None:
         raise UsageError("--memory cannot be kept with --hybrid: what torch needs is not known; drop one of them")
+    if config.jobs != 1 or config.backend != "loky":
+        raise UsageError("with --hybrid the module is measured in this process; leave out --jobs and --backend")
 
 
 def _data(config: Config, preprocessing: Preprocessing, shape: Shape | None) -> Dataset:

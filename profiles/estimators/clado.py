@@ -12,7 +12,10 @@ median over layers of the loss between neighbouring variants), the pair keeps th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
 from math import fsum
 
 import numpy as np
@@ -26,11 +29,15 @@ from bitplan.profiles.estimators.gram import correlated, observation
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
-from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, choice_name
+from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, Walk, choice_name
 from bitplan.profiles.metrics import METRICS, Increase, increase
-from bitplan.variant import FLOAT32, Variant
+from bitplan.profiles.workers import HERE, Workers, carry_out, started
+from bitplan.variant import FLOAT32
 
 NEGLIGIBLE = 0.5
+
+BLOCK = 16
+"""Pairs that are given to a worker at once, and lost with it."""
 
 Losses = NDArray[np.float64]
 
@@ -48,9 +55,15 @@ class Clado:
         """Of all pairs: which can matter is known once the single losses are."""
         return walk_cost(job) + pairs_cost(job, set(_all_pairs(job)))
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
-        walk = LossWalk(job, lambda full: observation(job, full, TEMPERATURE, 1.0), journal, progress)
-        rows = walk.run()
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
+        with started(workers) as crew:  # once for single choices and pairs
+            return self._measured(job, journal, progress, crew)
+
+    def _measured(self, job: Job, journal: Journal | None, progress: Progress | None, workers: Workers) -> Measured:
+        singles = LossWalk(job, partial(observation, job, TEMPERATURE, 1.0), journal, progress, workers)
+        rows = singles.run()
         increases = {choice: found[:, 0] for choice, found in rows.items()}
         losses = np.array([v.mean(dtype=np.float64) for v in increases.values()])
         pairs, errors = correlated(losses, np.stack([found[:, 1:] for found in rows.values()]))
@@ -60,7 +73,7 @@ class Clado:
                 if own[0] == other[0]:
                     pairs[a, b] = errors[a, b] = 0
         wanted = matter(list(numbers), losses, self.negligible)
-        measured = PairWalk(walk, increases, wanted, journal, progress).run()
+        measured = PairWalk(singles.walk, increases, wanted, journal, progress, workers).run()
         for (first, second), (mean, error) in measured.items():
             at = numbers[first], numbers[second]
             pairs[at] = pairs[at[::-1]] = mean
@@ -99,133 +112,148 @@ def _all_pairs(job: Job) -> list[tuple[Choice, Choice]]:
     return [(a, b) for a in job.choices for b in job.choices if a[0] != b[0]]
 
 
-@dataclass
+@dataclass(frozen=True)
+class PairUnit:
+    """Two choices together on one chunk of the images."""
+
+    chunk: int
+    first: Choice
+    second: Choice
+
+    @property
+    def name(self) -> str:
+        """Its name in the journal."""
+        return f"{choice_name(self.chunk, *self.first)} {choice_name(self.chunk, *self.second)}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.first[0]} as {self.first[1]} with {self.second[0]} as {self.second[1]}"
+
+
+class Pairs:
+    """Evaluates pairs of choices. Behind the walk's front there is a second one, of values with a first choice in place;
+    it moves on to where each second choice begins."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self._behind: tuple[int, Choice, Front] | None = None
+
+    def __reduce__(self) -> tuple[type[Pairs], tuple[Walk]]:
+        return Pairs, (self.walk,)
+
+    @cached_property
+    def loss(self) -> Increase:
+        job = self.walk.job
+        return increase(job.network, job.metric, self.walk.basis.full_outputs, job.labels)
+
+    def evaluate(self, unit: PairUnit) -> NDArray[np.float32]:
+        """The loss increases [n] of the two together."""
+        walk, (name, _) = self.walk, unit.first
+        walk.recover(walk.wanted)
+        alone = self._formats(unit.first)
+        start = self._start(alone, unit.first, unit.second)
+        begin = walk.place_of[name].start
+        if start < begin:
+            # The two together can move an operation before both of them into codes: nothing is cached there.
+            images = take(walk.job.images, walk.chunks[unit.chunk])
+            values = Front.of_images(walk.simulator, images, walk.job.batch)
+        else:
+            values = self._in_place(unit.chunk, unit.first, begin, start)
+            values.advance(start, {name: walk.encoded[unit.first]}, walk.basis.ranges, alone)
+        both = {choice[0]: walk.encoded[choice] for choice in (unit.first, unit.second)}
+        return self._increases(walk.chunks[unit.chunk], values, both)
+
+    def _in_place(self, chunk: int, first: Choice, begin: int, start: int) -> Front:
+        """The front with the first choice in place, not beyond `start`."""
+        kept = self._behind
+        if kept is None or kept[:2] != (chunk, first) or kept[2].position > start:
+            self._behind = kept = None
+            self._behind = kept = chunk, first, self.walk.front(chunk, begin).fork()
+        return kept[2]
+
+    def _increases(self, chunk: slice, front: Front, layers: dict[str, EncodedLayer]) -> NDArray[np.float32]:
+        walk = self.walk
+        found = []
+        for part, values in zip(slices(chunk.start, chunk.stop, walk.job.batch), front.batches, strict=True):
+            outputs = walk.simulator.resume(values, front.position, layers, walk.basis.ranges)
+            found.append(self.loss({name: value.numpy() for name, value in outputs.items()}, part))
+        return np.concatenate(found)
+
+    def _formats(self, *choices: Choice) -> Formats:
+        changed, network = dict(choices), self.walk.job.network
+        return derive_formats(network, {n.name: changed.get(n.name, FLOAT32) for n in network.layers})
+
+    def _start(self, alone: Formats, first: Choice, second: Choice) -> int:
+        """The number of the first node that the second choice changes once the first is in place."""
+        both = self._formats(first, second)
+        for number, node in enumerate(self.walk.job.network):
+            if node.name == second[0] or alone.read.get(node.name) != both.read.get(node.name):
+                return number
+        raise AssertionError(f"{second[0]} is a node of the network")
+
+
 class PairWalk:
     """Evaluates pairs behind a walk that has observed single choices; `increases` are theirs."""
 
-    walk: LossWalk
-    increases: dict[Choice, NDArray[np.float32]]
-    wanted: set[tuple[Choice, Choice]]
-    journal: Journal | None = None
-    progress: Progress | None = None
-    found: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.network = self.walk.job.network
-        order = {node.name: number for number, node in enumerate(self.network.layers)}
+    def __init__(
+        self,
+        walk: Walk,
+        increases: dict[Choice, NDArray[np.float32]],
+        wanted: set[tuple[Choice, Choice]],
+        journal: Journal | None = None,
+        progress: Progress | None = None,
+        workers: Workers = HERE,
+    ) -> None:
+        self.walk, self.increases = walk, increases
+        self.journal, self.progress, self.workers = journal, progress, workers
+        # By the places of both, so that fronts move forwards.
+        order = {place.node.name: number for number, place in enumerate(walk.places)}
+        layers = {node.name: number for number, node in enumerate(walk.job.network.layers)}
         self.pairs = sorted(
-            ((a, b) for a, b in self.wanted if order[a[0]] < order[b[0]]),
+            ((a, b) for a, b in wanted if layers[a[0]] < layers[b[0]]),
             key=lambda pair: (order[pair[0][0]], pair[0][1], order[pair[1][0]], pair[1][1]),
         )
-        if self.journal:
-            self.found |= self.journal.records
-        self.names = [_name(chunk, *pair) for chunk in range(len(self.walk.chunks)) for pair in self.pairs]
-        self.done = sum(name in self.found for name in self.names)
+        self.units = [PairUnit(chunk, *pair) for chunk in range(len(walk.chunks)) for pair in self.pairs]
+        self.found = dict(journal.records) if journal else {}
+        self.done = sum(unit.name in self.found for unit in self.units)
 
     def run(self) -> dict[tuple[Choice, Choice], tuple[float, float]]:
         """Mean and standard error of every wanted pair, first layer first."""
-        chunks = range(len(self.walk.chunks))
-        if self.done < len(self.names):
-            loss = increase(self.network, self.walk.job.metric, self.walk.full_outputs, self.walk.job.labels)
-            for chunk in chunks:
-                self._measure(chunk, loss)
+        missing = [unit for unit in self.units if unit.name not in self.found]
+        if missing:
+            self.walk.wanted = frozenset(choice for unit in missing for choice in (unit.first, unit.second))
+            carry_out(Pairs(self.walk), _blocks(missing), self._keep, self._report, self.workers)
             self._report("")
         result = {}
         for pair in self.pairs:
-            sums = np.sum([self.found[_name(chunk, *pair)].astype(np.float64) for chunk in chunks], 0)
-            count, total, squares = sums
+            records = [self.found[PairUnit(chunk, *pair).name] for chunk in range(len(self.walk.chunks))]
+            count, total, squares = np.sum([record.astype(np.float64) for record in records], 0)
             mean = total / count
             variance = max(squares / count - mean**2, 0.0)
             result[pair] = (float(mean), float(np.sqrt(variance / max(count - 1, 1))))
         return result
 
-    def _measure(self, chunk: int, loss: Increase) -> None:
-        """All wanted pairs on one chunk of the images, by their first choice."""
-        missing: dict[Choice, list[Choice]] = {}
-        for first, second in self.pairs:
-            if _name(chunk, first, second) not in self.found:
-                missing.setdefault(first, []).append(second)
-        if not missing:
-            return
-        self._recover({choice for first, seconds in missing.items() for choice in (first, *seconds)})
-        images = take(self.walk.job.images, self.walk.chunks[chunk])
-        base = Front.of_images(self.walk.simulator, images, self.walk.job.batch)
-        for place in self.walk.places:
-            here = [variant for variant in place.variants if (place.node.name, variant) in missing]
-            if here:
-                base.advance(place.start)
-            for variant in here:
-                self._behind(chunk, base, (place.node.name, variant), missing[place.node.name, variant], loss)
-
-    def _behind(self, chunk: int, base: Front, first: Choice, seconds: list[Choice], loss: Increase) -> None:
-        """All pairs of one first choice: the values with it in place move on, to where each second choice begins."""
-        alone = self._formats(first)
-        starts = {second: self._start(alone, first, second) for second in seconds}
-        front = base.fork()
-        layers = {first[0]: self.walk.encoded[first]}
-        for second in sorted(seconds, key=lambda choice: starts[choice]):
-            self._report(f"{first[0]} as {first[1]} with {second[0]} as {second[1]}")
-            both = {**layers, second[0]: self.walk.encoded[second]}
-            # The two together can move an operation before both of them into codes: nothing is cached there.
-            early = starts[second] < base.position
-            if early:
-                images = take(self.walk.job.images, self.walk.chunks[chunk])
-                values = Front.of_images(self.walk.simulator, images, self.walk.job.batch)
-            else:
-                front.advance(starts[second], layers, self.walk.ranges, alone)
-                values = front
-            self._keep(chunk, first, second, self._increases(chunk, values, both, loss))
-
-    def _increases(
-        self, chunk: int, front: Front, layers: dict[str, EncodedLayer], loss: Increase
-    ) -> NDArray[np.float32]:
-        part = self.walk.chunks[chunk]
-        found = []
-        for images, values in zip(slices(part.start, part.stop, self.walk.job.batch), front.batches, strict=True):
-            outputs = self.walk.simulator.resume(values, front.position, layers, self.walk.ranges)
-            found.append(loss({name: value.numpy() for name, value in outputs.items()}, images))
-        return np.concatenate(found)
-
-    def _keep(self, chunk: int, first: Choice, second: Choice, both: NDArray[np.float32]) -> None:
-        part = self.walk.chunks[chunk]
-        beyond = both.astype(np.float64) - self.increases[first][part] - self.increases[second][part]
+    def _keep(self, unit: PairUnit, both: NDArray[np.float32]) -> None:
+        part = self.walk.chunks[unit.chunk]
+        beyond = both.astype(np.float64) - self.increases[unit.first][part] - self.increases[unit.second][part]
         record = np.array([len(beyond), beyond.sum(), np.square(beyond).sum()], np.float32)
-        self.found[_name(chunk, first, second)] = record
+        self.found[unit.name] = record
         self.done += 1
         if self.journal:
-            self.journal.add(_name(chunk, first, second), record)
-
-    def _recover(self, choices: set[Choice]) -> None:
-        """The layers that the walk found in its journal and has not recovered now, on the first chunk's images."""
-        missing = choices - self.walk.encoded.keys()
-        front = Front.of_images(
-            self.walk.simulator, take(self.walk.job.images, self.walk.chunks[0]), self.walk.job.batch
-        )
-        for place in self.walk.places:
-            for variant in place.variants:
-                if (place.node.name, variant) in missing:
-                    front.advance(place.start)
-                    self.walk.encoded[place.node.name, variant] = self.walk.recovered(front, place, variant)
-
-    def _formats(self, *choices: Choice) -> Formats:
-        changed: dict[str, Variant] = dict(choices)
-        return derive_formats(self.network, {n.name: changed.get(n.name, FLOAT32) for n in self.network.layers})
-
-    def _start(self, alone: Formats, first: Choice, second: Choice) -> int:
-        """The number of the first node that the second choice changes once the first is in place."""
-        both = self._formats(first, second)
-        for number, node in enumerate(self.network):
-            if node.name == second[0] or alone.read.get(node.name) != both.read.get(node.name):
-                return number
-        raise AssertionError(f"{second[0]} is a node of the network")
+            self.journal.add(unit.name, record)
 
     def _report(self, text: str) -> None:
         if self.progress:
-            self.progress(self.done, len(self.names), text)
+            self.progress(self.done, len(self.units), text)
 
 
-def _name(chunk: int, first: Choice, second: Choice) -> str:
-    return f"{choice_name(chunk, *first)} {choice_name(chunk, *second)}"
+def _blocks(units: Sequence[PairUnit]) -> list[list[PairUnit]]:
+    """At most BLOCK pairs of one first choice on one chunk: values are moved on for all of them at once."""
+    found = []
+    for _, same in groupby(units, key=lambda unit: (unit.chunk, unit.first)):
+        own = list(same)
+        found += [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
+    return found
 
 
 METHOD = Clado()

@@ -15,6 +15,7 @@ than the pairs (tempered.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.workers import HERE, Workers
 
 Vectors = NDArray[np.float32]
 
@@ -41,18 +43,20 @@ class Gram:
     def cost(self, job: Job) -> Cost:
         return walk_cost(job)
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
-        walk = LossWalk(job, lambda full: observation(job, full, self.temperature), journal, progress)
-        rows = walk.run()
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
+        observe = partial(observation, job, self.temperature, self.temperature)
+        rows = LossWalk(job, observe, journal, progress, workers).run()
         increases = {choice: found[:, 0] for choice, found in rows.items()}
         vectors = np.stack([found[:, 1:] for found in rows.values()])
         pairs, errors = correlated(np.array([v.mean(dtype=np.float64) for v in increases.values()]), vectors)
         return Measured(increases, pairs, errors, semidefinite=True)
 
 
-def observation(job: Job, full: Outputs, temperature: float, loss_temperature: float | None = None) -> Observation:
+def observation(job: Job, temperature: float, loss_temperature: float, full: Outputs) -> Observation:
     """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature."""
-    loss = increase(job.network, job.metric, full, job.labels, loss_temperature or temperature)
+    loss = increase(job.network, job.metric, full, job.labels, loss_temperature)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])
 

@@ -28,6 +28,7 @@ from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.estimators.sketch import Sketch, output_change
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, Progress, chunk_size
+from bitplan.profiles.workers import HERE, Workers
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32
 
@@ -50,7 +51,9 @@ class HessianTrace:
         passes = sum(left[job.network.nodes.index(node)] for node in layers)
         return Cost(self.probes * len(layers) + 2, self.probes * passes + 2)
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
         layers = [node for node in job.network.layers if any(name == node.name for name, _ in job.choices)]
         traces = self._traces(job, layers, journal, progress)
         increases = {}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Choice, Job, Progress
+from bitplan.profiles.workers import HERE, Workers
 
 Matrix = NDArray[np.float64]
 
@@ -49,5 +50,8 @@ class Method(Protocol):
     def cost(self, job: Job) -> Cost:
         """What `measure` will take, at most."""
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
-        """Goes on from what the journal holds. Raises DataError for labels that do not fit."""
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
+        """Goes on from what the journal holds. A method of few passes may leave the workers out. Raises DataError for
+        labels that do not fit."""

@@ -24,6 +24,7 @@ from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, Progress, chunk_size
 from bitplan.profiles.metrics import METRICS
+from bitplan.profiles.workers import HERE, Workers
 from bitplan.simulate import Simulator
 
 Kernel = NDArray[np.float64]
@@ -42,7 +43,9 @@ class Orthogonality:
         chunks = -(-count_images(job.images) // chunk_size(Simulator(job.network, job.weights), job))
         return Cost(chunks, float(chunks))  # each chunk beside every one: as many passes over all as there are chunks
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
         names = [node.name for node in job.network.layers]
         importances = pseudo_importances(kernels(job, progress))
         increases = {}

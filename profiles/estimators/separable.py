@@ -7,12 +7,14 @@ each variant of a layer only the rest of the network is executed: about half a f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.workers import HERE, Workers
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,15 @@ class Separable:
     def cost(self, job: Job) -> Cost:
         return walk_cost(job)
 
-    def measure(self, job: Job, journal: Journal | None = None, progress: Progress | None = None) -> Measured:
-        def observe(full: Outputs) -> Observation:
-            return increase(job.network, job.metric, full, job.labels, self.temperature)
-
-        found = LossWalk(job, observe, journal, progress).run()
+    def measure(
+        self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
+    ) -> Measured:
+        found = LossWalk(job, partial(_observation, job, self.temperature), journal, progress, workers).run()
         return Measured({choice: rows[:, 0] for choice, rows in found.items()})
+
+
+def _observation(job: Job, temperature: float, full: Outputs) -> Observation:
+    return increase(job.network, job.metric, full, job.labels, temperature)
 
 
 METHOD = Separable()

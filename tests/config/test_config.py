@@ -49,6 +49,9 @@ FULL: dict[str, Any] = {
     "device_profile": "laptop.arrow",
     "loss_profile": "loss.arrow",
     "link_policies": 3,
+    "jobs": 4,
+    "backend": "dask",
+    "cluster": "tcp://10.0.0.1:8786",
     "output": "out",
 }
 
