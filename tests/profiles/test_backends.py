@@ -221,16 +221,17 @@ class TestKilled:
         assert "a worker died; what it had begun is given to another one" in ended.stdout
         assert_same(LossProfile.load(tmp_path / "out.arrow"), stored(straight[estimator], tmp_path / "straight.arrow"))
 
-    def test_a_parent_that_dies_is_gone_on_from_and_its_workers_end(self, program, straight, tmp_path):
+    def test_a_parent_that_dies_is_gone_on_from_and_its_workers_end(self, program, job, straight, tmp_path):
         killed = run(program, tmp_path, "loky", "clado", "parent")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         orphans = [Path("/proc", pid) for pid in (tmp_path / "orphans").read_text().split()]
         assert len(orphans) == 2
         done = len((tmp_path / "journal").read_bytes().splitlines()) - 1
-        resumed = run(program, tmp_path, "loky", "clado")
-        assert resumed.returncode == 0, resumed.stderr
-        assert f"began at {done} " in resumed.stdout
-        assert_same(LossProfile.load(tmp_path / "out.arrow"), stored(straight["clado"], tmp_path / "straight.arrow"))
+        given = [job[name] for name in ("network", "weights", "images", "menu")]
+        seen = []
+        options = {"estimator": "clado", "checkpoint": tmp_path / "journal", **job["options"]}
+        assert_same(measure(*given, progress=lambda *report: seen.append(report), **options), straight["clado"])
+        assert seen[0][0] == done
         until = time.monotonic() + 20
         while any(path.exists() for path in orphans):
             assert time.monotonic() < until, "workers outlive their parent"
