@@ -11,7 +11,11 @@ int main() { return 0; }" BITPLAN_X86_64)
 # Results of u8 layers are the same bits at all levels because the compiler may not contract a * b + c on its own.
 # Link-time optimisation would merge the levels into one unit again. Unrolling is asked for in GCC's own words, which
 # other compilers need not know.
-set(_flags -O3 -fno-math-errno -ffp-contract=off -fno-lto -Wno-unknown-pragmas)
+set(_optimise -O3)
+if(BITPLAN_SANITIZE)
+  set(_optimise -O1)  # sanitized code takes many minutes to optimise
+endif()
+set(_flags ${_optimise} -fno-math-errno -ffp-contract=off -fno-lto -Wno-unknown-pragmas)
 set(_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(_avx512vnni ${_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mavx512vpopcntdq -mgfni)
 set(_avx2vnni ${_avx2} -mavxvnni)
