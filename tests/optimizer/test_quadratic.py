@@ -192,3 +192,14 @@ def test_several_resources_in_the_objective_are_left_to_others(random_problem: M
     assert (answer.status, answer.bound) == (Status.UNKNOWN, None)
     with pytest.raises(ValueError, match="has 2 resources, not one"):
         matrices(problem)
+
+
+def test_programs_too_large_for_the_relaxation_have_a_bound_too(
+    dense_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitplan.optimizer.solvers.quadratic.MOST_OPTIONS", 0)
+    problem = dense_problem(2, groups=8, options=6, limits=1)
+    answer = solve(problem, time_limit=5)
+    assert "quadratic" not in answer.solver
+    assert answer.choices is not None and answer.objective is not None
+    assert answer.bound is not None and answer.bound <= answer.objective
