@@ -75,7 +75,8 @@ def calibrated(
     key = json.dumps(["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count])
     with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
         losses = _measured(network, weights, images, chosen, shown, judged, profile.metric, labels, journal, progress)
-    return Calibrated(replace(profile, link=_fitted(profile, scores, losses)), scores, losses)
+    fitted = replace(profile, link=_fitted(profile, scores, losses), link_policies=policies)
+    return Calibrated(fitted, scores, losses)
 
 
 def random_policies(
