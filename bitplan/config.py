@@ -89,7 +89,7 @@ class Config:
     loss_profile: Path | None = None
     """An Arrow file, or the name of an estimator (profiles/estimators/)."""
     link_policies: int = 8
-    """Random whole policies that predicted losses are calibrated on."""
+    """Random whole policies that predicted losses are calibrated on; 0: predicted losses stay as the estimator has them."""
     jobs: int = 1
     """Processes that losses are measured by; 0: as many as the backend has cores."""
     backend: str = "loky"
@@ -107,6 +107,8 @@ class Config:
                 object.__setattr__(self, field.name, field.default)
         if self.cluster and self.backend == "loky":
             raise UsageError("cluster is given without a backend that has one; name ray or dask, or leave it out")
+        if 0 < self.link_policies < 3:
+            raise UsageError(f"link_policies is {self.link_policies}, but a link needs 3 at least; give 0 for no link")
         channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
         _ = self.targets, self.preprocessing_over(Preprocessing((0.0,) * channels, (1.0,) * channels))
 

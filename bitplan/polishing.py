@@ -43,15 +43,17 @@ def polished(
 ) -> Policy:
     """The policy after swaps within `targets`: half of the calibration images, drawn by the seed, fit the recovery, the
     others are held back, and a swap has to help on both. An interrupted search goes on where it was."""
-    from bitplan.profiles.measure_loss import profile_hashes
+    from bitplan.profiles.measure_loss import CODE, profile_hashes
     from bitplan.true_loss import TrueLoss
 
     halves = _halves(trained.loss_images(config.loss_size), config.seed)
     images, known = trained.data.calibration_x, trained.data.calibration_y
     labels = tuple(None if known is None or loss.metric != "task" else known[half] for half in halves)
     parts = tuple(np.ascontiguousarray(images[half]) for half in halves)
+    sources = CODE | {"bitplan": (*CODE["bitplan"], "true_loss.py")}
     hashes = [
-        profile_hashes(trained.network, trained.weights, part, label) for part, label in zip(parts, labels, strict=True)
+        profile_hashes(trained.network, trained.weights, part, label, sources)
+        for part, label in zip(parts, labels, strict=True)
     ]
     key = hashlib.sha256(json.dumps([loss.metric, hashes]).encode()).hexdigest()[:32]
     with reporter.stage(f"polishing the plan, {config.polish} evaluations at most") as report:

@@ -137,6 +137,8 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
         )
     if known and all((n, v) in known.increases for n in menu for v in menu[n]):
         reporter.say(f"loss profile: every choice is known [dim]({escape(str(path))})[/]")
+        if file and known.link != Link():
+            return known  # a file that is named is used as it is
         return _with_link(known, path, trained, config, reporter, menu)
     journal = path.with_suffix(".journal")
     reporter.say(_stated_cost(trained, images, menu, estimator, config.loss_metric))
@@ -190,10 +192,11 @@ def _duration(seconds: float) -> str:
 def _with_link(
     profile: LossProfile, path: Path, trained: Trained, config: Config, reporter: Reporter, menu: Menu
 ) -> LossProfile:
-    """The profile with its link, fitted and saved where there is none yet; without one if none is wanted."""
+    """The profile with a link of as many policies as are wanted, fitted and saved where it has none such; without one if
+    none is wanted."""
     if not config.link_policies:
-        return replace(profile, link=Link())
-    if profile.link != Link():
+        return replace(profile, link=Link(), link_policies=0)
+    if profile.link_policies == config.link_policies:
         return profile
     from bitplan.profiles.measure_link import calibrated
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, isinf
 from typing import TYPE_CHECKING, Any
 
 from bitplan.errors import UsageError
@@ -18,11 +18,12 @@ from bitplan.optimizer.build_problem import LOSS, Menu, build_problem
 from bitplan.optimizer.check import feasible
 from bitplan.optimizer.packing import PackedSolver
 from bitplan.optimizer.predict import Predictor
-from bitplan.optimizer.problem import Choices, Problem
+from bitplan.optimizer.problem import Choices, Problem, Resource
 from bitplan.optimizer.reduce import reduce
 from bitplan.optimizer.solution import Solution, Status
 from bitplan.optimizer.under_limits import under_limits, without_choices, without_option
 from bitplan.policies.policy import Policy
+from bitplan.profiles.link import Link
 from bitplan.targets import Targets
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def explain_plan(
     choices = program.choices(policy.variants)
     if not feasible(program.problem, choices):
         raise UsageError("the policy breaks the limits that it is to be explained for; plan again with these limits")
-    link = loss_profile.link.loss if loss_profile is not None else None
+    link = loss_profile.link if loss_profile is not None else Link()
     return _Explainer(
         program.problem, PackedSolver(program, predictor), choices, len(program.menu), link, time_limit, seed, progress
     ).explain(alternatives)
@@ -159,7 +160,7 @@ class _Explainer:
         packed: PackedSolver,
         choices: Choices,
         layers: int,
-        link: Callable[[float], float] | None,
+        link: Link,
         time_limit: float,
         seed: int,
         progress: Progress | None,
@@ -201,15 +202,26 @@ class _Explainer:
             binds = False
         gains = {}
         for share in MORE:
-            limit = first.limit + ceil(share * abs(first.limit))
+            limit, stated = self._raised(first, share)
             if binds is False:
-                gains[share] = self._gain(limit * first.resolution, self.best, self.best)
+                gains[share] = self._gain(stated, self.best, self.best)
                 continue
             found = self._solve(under_limits(self.problem, {target: limit}), f"{target} +{share:.0%}")
             objective = self.best if found.objective is None else min(found.objective, self.best)
-            gains[share] = self._gain(limit * first.resolution, objective, found.bound)
+            gains[share] = self._gain(stated, objective, found.bound)
         step = self._next_step(target) if binds else None
-        return LimitNote(target, first.limit * first.resolution, used * first.resolution, binds, gains, step)
+        return LimitNote(target, self._amount(first, first.limit), self._amount(first, used), binds, gains, step)
+
+    def _raised(self, resource: Resource, share: float) -> tuple[int | None, float]:
+        """A limit raised by a share of what it was stated as: in integer units (None: it no longer limits anything), and
+        as it would be stated."""
+        assert resource.limit is not None
+        if resource.target != LOSS or self.link == Link():
+            limit = resource.limit + ceil(share * abs(resource.limit))
+            return limit, limit * resource.resolution
+        stated = (1 + share) * self._amount(resource, resource.limit)
+        score = self.link.score(stated)
+        return None if isinf(score) else max(ceil(score / resource.resolution), resource.limit), stated
 
     def _next_step(self, target: str) -> Gain | None:
         """The least of this target that a noticeably better objective needs, with the other limits held. It is the
@@ -219,8 +231,8 @@ class _Explainer:
         found = self._solve(under_limits(self.problem, held, target), f"the next step of {target}")
         if found.choices is None or found.objective is None:
             return None
-        resolution = self.problem.limits[target][0].resolution
-        return self._gain(found.objective * resolution, self._objective(self.problem, found.choices), None)
+        stated = self._amount(self.problem.limits[target][0], found.objective)
+        return self._gain(stated, self._objective(self.problem, found.choices), None)
 
     def _gain(self, limit: float, objective: int, bound: int | None) -> Gain:
         stated = None if bound is None else self._stated(self.problem, min(bound, objective))
@@ -307,8 +319,11 @@ class _Explainer:
 
     def _stated(self, problem: Problem, objective: int) -> float:
         """An objective in its unit; the score of the program as the loss that it stands for."""
-        value = problem.value(objective)
-        return self.link(value) if self.link is not None and problem.objective == LOSS else value
+        return self._amount(problem.objectives[0], objective)
+
+    def _amount(self, resource: Resource, units: int) -> float:
+        value = units * resource.resolution
+        return self.link.loss(value) if resource.target == LOSS else value
 
 
 __all__ = ["Alternative", "Gain", "LayerNote", "LimitNote", "PlanExplanation", "explain_plan"]

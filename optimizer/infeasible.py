@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -34,7 +34,8 @@ class Solve(Protocol):
 class Reach:
     """How small a limited target can become, as integers of its resources: with the other limits held (None: they
     cannot be met themselves) and with no other limit at all. `held_proven`, `alone_proven`: nothing is smaller.
-    `asked`: the limit as it was stated, in the resource's unit."""
+    `asked`: the limit as it was stated, in the resource's unit. `stated`: what an amount of the resource stands for, in the
+    unit people state limits in."""
 
     limit: int
     held: int | None
@@ -43,6 +44,14 @@ class Reach:
     alone_proven: bool
     resolution: float
     asked: float
+    stated: Callable[[float], float] = float
+
+    @property
+    def asked_for(self) -> float:
+        return self.stated(self.asked)
+
+    def value(self, units: int) -> float:
+        return self.stated(units * self.resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +70,15 @@ class Explanation:
         limits = {}
         for target, reach in self.reach.items():
             units = reach.alone if reach.held is None else reach.held
-            smallest = None if units is None else _plain(target, units * reach.resolution)
-            limits[target] = {"asked": _plain(target, reach.asked), "smallest": smallest}
+            smallest = None if units is None else _plain(target, reach.value(units))
+            limits[target] = {"asked": _plain(target, reach.asked_for), "smallest": smallest}
         return {"conflict": list(self.conflict), "limits": limits}
 
     def text(self) -> str:
         """The explanation for people: the conflict, what can be reached, and what to do."""
         if not self.conflict:
             return "no conflict between the limits was proven"
-        named = [f"{WORDS.get(t, t)} at most {_written(t, self.reach[t].asked)}" for t in self.conflict]
+        named = [f"{WORDS.get(t, t)} at most {_written(t, self.reach[t].asked_for)}" for t in self.conflict]
         if len(named) == 1:
             lines = [f"no policy of this menu has {named[0]}"]
         else:
@@ -80,11 +89,18 @@ class Explanation:
 
 
 def explain(
-    problem: Problem, *, time_limit: float = 60.0, seed: int = 0, solve: Solve = solve, conflicts: bool | None = None
+    problem: Problem,
+    *,
+    time_limit: float = 60.0,
+    seed: int = 0,
+    solve: Solve = solve,
+    conflicts: bool | None = None,
+    stated: Mapping[str, Callable[[float], float]] | None = None,
 ) -> Explanation:
     """A minimal set of conflicting limits, by leaving out one after the other (a deletion filter), and the smallest
     value of each limited target, by solving with that target as the objective. `conflicts`: whether all limits are
-    known to conflict; None: to be found out."""
+    known to conflict; None: to be found out. `stated`: by target, what an amount of its resource stands for in the unit that
+    limits are stated in, where that is another: a score for a loss."""
     deadline = time.perf_counter() + time_limit
     targets = list(problem.limits)
     solves = 3 * len(targets) + 1
@@ -142,6 +158,7 @@ def explain(
             alone.status == Status.OPTIMAL,
             first.resolution,
             first.limit * first.resolution if first.asked is None else first.asked,
+            (stated or {}).get(target, float),
         )
     return Explanation(tuple(conflict), minimal, reach)
 
@@ -153,7 +170,7 @@ def _relaxed(problem: Problem, held: Collection[str], objective: str) -> Problem
 
 
 def _reachable(target: str, reach: Reach) -> str:
-    limit = _written(target, reach.asked)
+    limit = _written(target, reach.asked_for)
     if reach.held is not None and reach.held <= reach.limit:
         return f"{limit} can be met with the other limits held"
     if reach.held is not None:
@@ -186,10 +203,10 @@ def _written(target: str, value: float) -> str:
 
 def _needed(target: str, units: int, reach: Reach) -> str:
     """An amount so exact that a limit of that text can be met: rounded up where rounding would fall short of it."""
-    value = units * reach.resolution
+    value = reach.value(units)
     if target not in COUNTED:
         factor = 1e3 if target == "latency" else 1.0
         # a limit typed in is loosened by a unit at least, see builder.py
-        if float(f"{factor * value:.5g}") / factor < value - reach.resolution:
+        if float(f"{factor * value:.5g}") / factor < reach.value(units - 1):
             value *= 1 + 1e-4
     return _written(target, value)

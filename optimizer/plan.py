@@ -57,7 +57,7 @@ def plan(
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
     solution = packed.solve(program.problem, time_limit=left, seed=seed, starts=starts)
     if solution.choices is None:
-        raise _no_policy(packed, solution, targets, time_limit, seed)
+        raise _no_policy(packed, solution, predictor, targets, time_limit, seed)
     settings = {"seed": seed, "time_limit": time_limit}
     certificate = _certificate(program.problem, solution, loss_profile)
     return predictor.policy(program.variants(solution.choices), targets, certificate, settings)
@@ -126,11 +126,13 @@ def _certificate(problem: Problem, solution: Solution, profile: LossProfile | No
 
 
 def _no_policy(
-    packed: PackedSolver, solution: Solution, targets: Targets, time_limit: float, seed: int
+    packed: PackedSolver, solution: Solution, predictor: Predictor, targets: Targets, time_limit: float, seed: int
 ) -> BitplanError:
     if solution.status == Status.INFEASIBLE:
         problem = packed.program.problem
-        found = explain(problem, time_limit=time_limit, seed=seed, solve=packed.solve, conflicts=True)
+        found = explain(
+            problem, time_limit=time_limit, seed=seed, solve=packed.solve, conflicts=True, stated=predictor.stated
+        )
         return InfeasibleError(found.text(), found.to_json())
     seen = packed.smallest_seen
     if targets.memory is not None and seen is not None:

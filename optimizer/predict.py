@@ -6,7 +6,7 @@ of the file; resident bytes are weights plus the planned arena.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
@@ -58,6 +58,12 @@ class Predictor:
         """The predicted loss of the whole policy: what single layers and pairs cost, through the profile's link."""
         profile = self.loss_profile
         return None if profile is None else predicted_loss(profile, self.matrix, variants)
+
+    @property
+    def stated(self) -> Mapping[str, Callable[[float], float]]:
+        """By target, what an amount of the program's resource stands for in the target's unit, where that is another:
+        the loss behind a score."""
+        return {} if self.loss_profile is None else {"loss": self.loss_profile.link.loss}
 
     @cached_property
     def matrix(self) -> Matrix:

@@ -73,7 +73,8 @@ class LossProfile:
     choices of different layers cost together beyond what each costs alone, symmetric, 0 within a layer unless
     `semidefinite`; None: pairs are taken to cost nothing. `semidefinite`: diag(loss) + pairs / 2 is so by construction.
     `link`: from the sum of both, the score of a policy, to its loss. `pair_errors`: standard errors of the pairs.
-    `passes`: what measuring took, in forward passes over the images.
+    `passes`: what measuring took, in forward passes over the images. `link_policies`: how many the link was asked to be
+    fitted on; 0: it never was.
     """
 
     metric: str
@@ -85,6 +86,7 @@ class LossProfile:
     link: Link = field(default_factory=Link)
     pair_errors: NDArray[np.float64] | None = None
     passes: float = 0.0
+    link_policies: int = 0
 
     def __post_init__(self) -> None:
         if set(self.hashes) != set(HASHES):
@@ -175,6 +177,7 @@ class LossProfile:
             "estimator": self.estimator,
             "semidefinite": self.semidefinite,
             "passes": self.passes,
+            "link_policies": self.link_policies,
             "link": asdict(self.link) | {"ceiling": None if self.link.ceiling == inf else self.link.ceiling},
         }
         write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), header, FORM, VERSION)
@@ -195,6 +198,7 @@ class LossProfile:
                 Link(link["scale"], link["power"], inf if link["ceiling"] is None else link["ceiling"]),
                 _matrix(table, "pair_errors"),
                 float(header["passes"]),
+                int(header.get("link_policies", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: does not hold together ({error}); delete the file and {REMEDY}") from error

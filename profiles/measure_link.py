@@ -80,7 +80,8 @@ def calibrated(
         losses = _measured(
             network, weights, images, chosen, shown, judged, profile.metric, labels, journal, progress, workers
         )
-    return Calibrated(replace(profile, link=_fitted(profile, scores, losses)), scores, losses)
+    fitted = replace(profile, link=_fitted(profile, scores, losses), link_policies=policies)
+    return Calibrated(fitted, scores, losses)
 
 
 def random_policies(

@@ -33,9 +33,11 @@ CODE = {
     "bitplan": ("formats.py", "operations.py", "simulate.py"),
     "bitplan.encodings": (),
     "bitplan.policies.realise": (),
+    "bitplan.profiles": ("link.py", "loss_walk.py", "measure_link.py", "measure_loss.py", "metrics.py"),
+    "bitplan.profiles.estimators": (),
 }
-"""Sources (of a package; none named: all) that decide what a variant costs: their digest is the encodings' version, so
-that a profile measured with others is never reused."""
+"""Sources (of a package; none named: all) that decide what a variant costs and how that is measured: their digest is the
+encodings' version, so that a profile measured with others is never reused."""
 
 
 def profile_hashes(

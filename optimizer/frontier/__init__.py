@@ -99,7 +99,7 @@ def frontier(
         solver = EpsilonConstraint(
             program, PackedSolver(program, predictor), answers, time_limit, seed, list(uniforms.values())
         )
-        finished = _Course(solver, uniforms, points, progress).run()
+        finished = _Course(solver, uniforms, points, progress, predictor).run()
     finally:
         answers.close()
     named = _Naming(program, predictor, solver, targets, {"seed": seed, "time_limit": time_limit})
@@ -132,8 +132,10 @@ class _Course:
         uniforms: Mapping[Variant, Choices],
         points: int,
         progress: Progress | None,
+        predictor: Predictor,
     ) -> None:
         self.solver, self.uniforms, self.points, self.progress = solver, uniforms, points, progress
+        self.stated = predictor.stated
         self.waiting = points
         solver.solves_left = lambda: 2 * max(self.waiting, 1)
 
@@ -187,6 +189,7 @@ class _Course:
                 seed=solver.seed,
                 solve=solver.packed.solve,
                 conflicts=True,
+                stated=self.stated,
             )
             return InfeasibleError(found.text(), found.to_json())
         return BitplanError(

@@ -117,7 +117,10 @@ class EpsilonConstraint:
         best = self._solve(f"best {limits}", problem)
         if best.choices is None or best.objective is None:
             return Answer(limits, None, best.bound, best.status == Status.INFEASIBLE, False, best.solver, best.seconds)
-        tidied = self._solve(f"tidy {limits}", self._tidying(problem, best.objective))
+        try:
+            tidied = self._solve(f"tidy {limits}", self._tidying(problem, best.objective))
+        except OutOfTimeError:
+            return Answer(limits, best.choices, best.bound, False, False, best.solver, best.seconds)
         # without an answer in time the first one stands
         choices = tidied.choices if tidied.choices is not None else best.choices
         proven = best.status == tidied.status == Status.OPTIMAL

@@ -232,7 +232,7 @@ class Relaxation:
         own = np.where(self.filled, own, np.inf)
         slack, forced_slack = self._slack_bounds(dual)
         whole = dual[0, 0] + 2 * least.sum() + own.min(1).sum() + slack
-        if not np.isfinite(whole):
+        if np.isposinf(own.min(1)).any() or np.isposinf(least).any():  # a group, or two together, can take nothing
             everything = np.full((self.slots, self.slots), np.inf)
             return Bounds(np.inf, everything[0], everything)
         over = np.zeros((self.groups, self.groups, self.width))
@@ -256,6 +256,9 @@ class Relaxation:
         # what the dual matrix may be positive by on the face, times the largest y @ y
         error = ROUNDING * self.rows * float(np.linalg.norm(dual)) * (1 + self.groups + len(self.slack))
         stated = [(value - error) * self.scale + constant for value in (whole, whole + options.ravel(), whole + flat)]
+        if not np.isfinite(stated[0]):  # numbers beyond what can be computed with prove nothing
+            nothing = np.full((self.slots, self.slots), -np.inf)
+            return Bounds(-np.inf, nothing[0], nothing)
         return Bounds(float(stated[0]), stated[1], stated[2])
 
     def _slack_bounds(self, dual: Floats) -> tuple[float, Floats]:

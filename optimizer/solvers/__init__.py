@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from bitplan.optimizer.check import check, feasible, objective_of
-from bitplan.optimizer.problem import Choices, Problem
+from bitplan.optimizer.problem import Choices, Problem, Resource
 from bitplan.optimizer.reduce import reduce
 from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers.base import Solver
@@ -33,8 +33,9 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
     """The best solution found within `time_limit` seconds and the best bound, checked in exact integers.
 
     `starts` are choices worth trying, such as uniform policies; the answer is never worse than one that is feasible.
-    Dominated options are removed first. Where the objective has pair costs between many groups, greedy, the optimum
-    without these costs and annealing give the incumbents, the doubly nonnegative relaxation the bound. Else CP-SAT starts
+    Dominated options are removed first. Where the objective or a limit has pair costs between many groups, greedy,
+    the optimum without these costs of the objective and annealing give the incumbents, the doubly nonnegative relaxation
+    the bound. Else CP-SAT starts
     from the best of `starts` and greedy; where it is stopped with a gap and pair terms are left, HiGHS has the rest of
     the time. Deterministic for a seed where no time runs out.
     """
@@ -78,6 +79,8 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
         if improved:
             names.append(solver.name)
     seconds, name = time.perf_counter() - begin, "+".join(names)
+    if bound is None:  # sums of the least entries bound any objective
+        bound = max(resource.smallest for resource in reduced.problem.objectives)
     if best is None:
         return from_parts(None, None, bound, seconds, name)
     answer = from_parts(reduced.restore(best), objective_of(problem, reduced.restore(best)), bound, seconds, name)
@@ -88,7 +91,9 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
 def _portfolio(problem: Problem) -> Sequence[tuple[Solver, float]]:
     """The solvers to run in turn, each with the share of the remaining time that it may use."""
     greedy = (BY_NAME["greedy"], GREEDY_SHARE)
-    if _dense(problem):
+    if _dense(problem, problem.limited) and BY_NAME["quadratic"].fits(problem):
+        return greedy, (BY_NAME["quadratic"], 1.0)
+    if _dense(problem, problem.objectives):
         last = "quadratic" if BY_NAME["quadratic"].fits(problem) else "annealing"
         return greedy, (BY_NAME["separable"], GREEDY_SHARE), (BY_NAME[last], 1.0)
     if problem.links and BY_NAME["highs"].fits(problem):
@@ -96,12 +101,15 @@ def _portfolio(problem: Problem) -> Sequence[tuple[Solver, float]]:
     return greedy, (BY_NAME["cp-sat"], 1.0)
 
 
-def _dense(problem: Problem) -> bool:
-    """Whether the objective has pair costs between so many groups that their linear model is weak and large."""
+def _dense(problem: Problem, resources: Sequence[Resource]) -> bool:
+    """Whether one of these resources has pair costs between so many groups that their linear model is weak and large."""
     if len(problem.objectives) > 1:
         return False
-    flows = sum(table.size for table in problem.objectives[0].pairs.values())
-    return flows >= MANY_FLOWS and len(problem.objectives[0].pairs) >= DENSE * len(problem.groups)
+    return any(
+        sum(table.size for table in resource.pairs.values()) >= MANY_FLOWS
+        and len(resource.pairs) >= DENSE * len(problem.groups)
+        for resource in resources
+    )
 
 
 __all__ = ["BY_NAME", "SOLVERS", "Solver", "solve"]

@@ -113,8 +113,9 @@ def _run(branching: Branching, starts: Sequence[Choices], seed: int, stop: _Stop
     with ThreadPoolExecutor(1) as pool:
         for _ in range(2):
             if not branching.finished:
+                shares = branching.shares  # those of the warm-up that is about to begin may come too soon
                 warm_up = pool.submit(branching.warm_up, WARM_UP)
-                annealing.run(PATIENCE, most, branching.shares)
+                annealing.run(PATIENCE, most, shares)
                 take()
                 warm_up.result()
     branching.run(again)

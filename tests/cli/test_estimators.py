@@ -50,15 +50,25 @@ def test_no_policies_no_link_and_what_is_known_is_measured_once(command: Command
     assert "measuring whole policies" not in third.err
     two, three = (LossProfile.load(folder / name / "loss.arrow") for name in ("two", "three"))
     assert two.link == three.link != Link()
+    fourth = command("profile", *SUBJECT, "--link-policies", "6", "-o", "four")
+    assert "measuring whole policies" in fourth.err
+    assert LossProfile.load(folder / "four" / "loss.arrow").link_policies == 6
+
+
+def test_a_link_of_fewer_policies_than_it_has_parameters_is_refused(command: Command) -> None:
+    called = command("profile", *SUBJECT, "--link-policies", "2", "-o", "out")
+    assert called.code == 2
+    assert "needs 3 at least" in called.err
 
 
 def test_a_named_file_keeps_its_estimator(command: Command, folder: Path) -> None:
-    command("profile", *SUBJECT, "--loss-profile", "gram", "-o", "stored")
+    command("profile", *SUBJECT, "--loss-profile", "gram", "--link-policies", "4", "-o", "stored")
     called = command("profile", *SUBJECT, "--loss-profile", "stored/loss.arrow", "-o", "again")
     assert called.code == 0, called.err
     before, after = (LossProfile.load(folder / name / "loss.arrow") for name in ("stored", "again"))
     assert after.estimator == "gram"
     np.testing.assert_array_equal(after.pairs, before.pairs)
+    assert after.link == before.link
 
 
 def test_a_misspelt_estimator_is_neither_that_nor_a_file(command: Command) -> None:

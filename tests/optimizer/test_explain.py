@@ -14,6 +14,7 @@ from bitplan.optimizer.build_problem import Program, build_problem
 from bitplan.optimizer.check import feasible, objective_of
 from bitplan.optimizer.explain import PlanExplanation, explain_plan
 from bitplan.optimizer.plan import plan, uniform
+from bitplan.optimizer.predict import Predictor
 from bitplan.optimizer.problem import Choices, Problem
 from bitplan.optimizer.under_limits import under_limits, without_choices, without_option
 from bitplan.targets import Targets
@@ -102,6 +103,27 @@ def test_limits_say_what_more_of_them_would_buy(random_case: MakeCase, seed: int
         else:
             assert limit.next_step.limit == pytest.approx(min(better) * resource.resolution)
             assert limit.next_step.objective < objective
+
+
+def test_limits_on_the_loss_are_stated_as_losses(random_case: MakeCase, paired: MakeCase) -> None:
+    case = paired(random_case(3, nodes=8, layers=3), 3)
+    asked = 0.2
+    explained = Explained(case, Targets(loss=asked, objective="bytes"))
+    losses = {
+        choices: Predictor(case.network, case.loss).total_loss(explained.program.variants(choices))
+        for choices in explained.all
+    }
+    sizes = {choices: objective_of(explained.problem, choices) for choices in explained.all}
+    (limit,) = explained.found.limits
+    assert limit.target == "loss"
+    assert limit.limit == pytest.approx(asked, rel=1e-6)
+    assert limit.used == pytest.approx(losses[explained.chosen], rel=1e-6)
+    for share, gain in limit.gains.items():
+        assert gain.limit == pytest.approx((1 + share) * asked, rel=1e-6)
+        assert gain.objective == min(sizes[choices] for choices in explained.all if losses[choices] <= gain.limit)
+    assert limit.next_step is not None
+    smaller = [losses[choices] for choices in explained.all if sizes[choices] < sizes[explained.chosen] * (1 - 1e-3)]
+    assert limit.next_step.limit == pytest.approx(min(smaller), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -241,3 +241,9 @@ def test_a_killed_run_goes_on_with_the_same_result(random_case: MakeCase, tmp_pa
     assert without_seconds(out) == without_seconds(expected)
     solved = len((through / "frontier.journal").read_bytes().splitlines())
     assert len(journal.read_bytes().splitlines()) == solved
+
+
+def test_the_least_time_gives_a_point_at_least(random_case: MakeCase) -> None:
+    found = frontier_of(random_case(2, nodes=20, layers=8), time_limit=1e-3)
+    assert not found.finished
+    assert [point for point in found.points if not point.uniform]

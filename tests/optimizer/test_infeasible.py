@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import pytest
 
+from bitplan.errors import InfeasibleError
 from bitplan.optimizer.builder import ProblemBuilder
 from bitplan.optimizer.infeasible import Explanation, explain
+from bitplan.optimizer.plan import plan
+from bitplan.optimizer.predict import Predictor
 from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.solution import Status
 from bitplan.optimizer.solvers import BY_NAME
+from bitplan.targets import Targets
 
+MakeCase = Callable[..., Any]
 MakeProblem = Callable[..., Problem]
 
 
@@ -128,3 +135,18 @@ def test_an_explanation_as_data_names_conflict_and_reach_in_bytes_milliseconds_a
     }
     met = explained(two_limits(200, 5e-3)).to_json()
     assert met["conflict"] == [] and met["limits"]["bytes"] == {"asked": 200, "smallest": 100}
+
+
+def test_limits_on_the_loss_are_stated_as_losses(random_case: MakeCase, paired: MakeCase) -> None:
+    case = paired(random_case(3, nodes=8, layers=3), 3)
+    predictor = Predictor(case.network, case.loss)
+    policies = [dict(zip(case.menu, chosen, strict=True)) for chosen in product(*case.menu.values())]
+    least = sorted({predictor.totals(variants)["file_bytes"] for variants in policies})[1]
+    within = [v for v in policies if predictor.totals(v)["file_bytes"] <= least]
+    needed = min(predictor.total_loss(variants) for variants in within)
+    assert needed > 2e-3
+    with pytest.raises(InfeasibleError) as caught:
+        plan(case.network, case.loss, None, Targets(bytes=least, loss=1e-3), case.menu, time_limit=20)
+    assert "predicted loss: 0.001 asked" in str(caught.value)
+    stated = caught.value.details["limits"]["loss"]
+    assert stated == pytest.approx({"asked": 1e-3, "smallest": needed}, rel=1e-6)

@@ -192,3 +192,31 @@ def test_several_resources_in_the_objective_are_left_to_others(random_problem: M
     assert (answer.status, answer.bound) == (Status.UNKNOWN, None)
     with pytest.raises(ValueError, match="has 2 resources, not one"):
         matrices(problem)
+
+
+def test_programs_too_large_for_the_relaxation_have_a_bound_too(
+    dense_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitplan.optimizer.solvers.quadratic.MOST_OPTIONS", 0)
+    problem = dense_problem(2, groups=8, options=6, limits=1)
+    answer = solve(problem, time_limit=5)
+    assert "quadratic" not in answer.solver
+    assert answer.choices is not None and answer.objective is not None
+    assert answer.bound is not None and answer.bound <= answer.objective
+
+
+def test_a_limit_with_pair_costs_between_all_groups_is_left_to_it_too(dense_problem: MakeProblem) -> None:
+    """The fewest bytes within a loss."""
+    problem = dense_problem(4, groups=14, options=5, limits=1)
+    loss, size = problem.resources
+    least = solve(problem, time_limit=3).objective
+    assert least is not None
+    allowed = replace(loss, limit=least + abs(least) // 2)
+    turned = replace(problem, resources=(allowed, replace(size, limit=None)), objective="r0")
+    answer = solve(turned, time_limit=6)
+    check(turned, answer)
+    assert "quadratic" in answer.solver
+    other = BY_NAME["cp-sat"].solve(turned, time_limit=3)
+    assert answer.objective is not None and answer.bound is not None
+    assert other.objective is None or other.objective >= answer.objective
+    assert other.bound is None or other.bound <= answer.bound

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -126,6 +128,26 @@ def test_progress_counts_the_choices(small):
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1][0] == 3
     assert any("join as int2" in text for _, _, text in seen)
+
+
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [
+        ("bitplan.profiles.estimators", "tempered.py"),
+        ("bitplan.profiles", "metrics.py"),
+        ("bitplan.profiles", "measure_link.py"),
+    ],
+)
+def test_hashes_know_the_code_that_measures(small, monkeypatch, tmp_path, package, file):
+    before = profile_hashes(small.network, small.weights, small.images)
+    sources = tmp_path / "sources"
+    shutil.copytree(str(files(package)), sources)
+    monkeypatch.setattr("bitplan.profiles.measure_loss.files", lambda name: sources if name == package else files(name))
+    assert profile_hashes(small.network, small.weights, small.images) == before
+    with (sources / file).open("a") as changed:
+        changed.write("# another one\n")
+    after = profile_hashes(small.network, small.weights, small.images)
+    assert {name for name in before if before[name] != after[name]} == {"encodings"}
 
 
 def test_hashes_tell_apart_what_matters(small):
