@@ -46,7 +46,7 @@ sanitize: $(VENV)/.test
 	$(BIN)/python $(PURELIB) > "$$($(SANITIZED_PYTHON) $(PURELIB))/tools.pth"
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip --python $(SANITIZED_PYTHON) install --quiet --force-reinstall \
 		--no-build-isolation --no-deps -C build-dir=$(SANITIZED)/extension -C install.strip=false \
-		-C cmake.define.BITPLAN_SANITIZE=ON .
+		-C cmake.define.BITPLAN_SANITIZE=ON -C cmake.define.BITPLAN_PYTHON=ON .
 	PATH="$(abspath $(BIN)):$$PATH" PYTHONSAFEPATH=1 BITPLAN_SANITIZED_BUILD=$(SANITIZED)/extension CXX="$(CXX) $(SANITIZER)" \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
