@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitplan.errors import UsageError
 from bitplan.network import Network
-from bitplan.optimizer.build_problem import LOSS, Menu, build_problem
+from bitplan.optimizer.build_problem import LOSS, Menu
 from bitplan.optimizer.check import feasible
 from bitplan.optimizer.packing import PackedSolver
-from bitplan.optimizer.predict import Predictor
 from bitplan.optimizer.problem import Choices, Problem, Resource
 from bitplan.optimizer.reduce import reduce
 from bitplan.optimizer.solution import Solution, Status
@@ -130,23 +129,15 @@ def explain_plan(
 ) -> PlanExplanation:
     """Explains the policy that `plan` returned for these arguments, within about `time_limit` seconds.
     Raises UsageError for a policy that is not on the menu or breaks the limits."""
-    predictor = Predictor(network, loss_profile, device_profile, threads, batch)
-    program = build_problem(
-        network,
-        menu,
-        targets,
-        loss_profile=loss_profile,
-        device_profile=device_profile,
-        threads=threads,
-        batch=batch,
-    )
+    packed = PackedSolver.of(network, loss_profile, device_profile, targets, menu, threads=threads, batch=batch)
+    program = packed.program
     choices = program.choices(policy.variants)
     if not feasible(program.problem, choices):
         raise UsageError("the policy breaks the limits that it is to be explained for; plan again with these limits")
     link = loss_profile.link if loss_profile is not None else Link()
-    return _Explainer(
-        program.problem, PackedSolver(program, predictor), choices, len(program.menu), link, time_limit, seed, progress
-    ).explain(alternatives)
+    return _Explainer(program.problem, packed, choices, len(program.menu), link, time_limit, seed, progress).explain(
+        alternatives
+    )
 
 
 class _OutOfTimeError(Exception):

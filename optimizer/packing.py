@@ -15,11 +15,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitplan.formats import derive_formats
-from bitplan.optimizer.build_problem import MEMORY, Program
+from bitplan.network import Network
+from bitplan.optimizer.build_problem import MEMORY, Menu, Program, build_problem
 from bitplan.optimizer.check import check, feasible, objective_of
 from bitplan.optimizer.memory import resident_costs, resident_weight_bytes, shift_bytes
 from bitplan.optimizer.predict import Predictor
@@ -27,6 +29,11 @@ from bitplan.optimizer.problem import Choices, Problem, Resource, frozen
 from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers import solve
 from bitplan.optimizer.value_formats import Kept
+from bitplan.targets import Targets
+
+if TYPE_CHECKING:
+    from bitplan.profiles.device import DeviceProfile
+    from bitplan.profiles.loss import LossProfile
 
 MOST_CUTS = 64
 """Combinations of formats that are cut off one by one before the limit is tightened for all of them."""
@@ -48,6 +55,31 @@ class PackedSolver:
     smallest_seen: int | None = None
     _arenas: dict[ValueKey, int] = field(default_factory=dict)
     """Bytes of the arena, for the whole batch, by the formats for which the program states too few."""
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        loss_profile: LossProfile | None,
+        device_profile: DeviceProfile | None,
+        targets: Targets,
+        menu: Menu,
+        *,
+        threads: int = 1,
+        batch: int = 1,
+    ) -> PackedSolver:
+        """For the program of a network. Raises UsageError for a menu, profiles or targets that do not fit."""
+        predictor = Predictor(network, loss_profile, device_profile, threads, batch)
+        program = build_problem(
+            network,
+            menu,
+            targets,
+            loss_profile=loss_profile,
+            device_profile=device_profile,
+            threads=threads,
+            batch=batch,
+        )
+        return cls(program, predictor)
 
     def solve(self, problem: Problem, *, time_limit: float, seed: int = 0, starts: Sequence[Choices] = ()) -> Solution:
         """As `solvers.solve`, of the policies whose weights and real arena keep the memory limit; where memory is the

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.kernels.artifact import layer_bytes
 from bitplan.network import Network
-from bitplan.optimizer.build_problem import LOSS, Menu, build_problem
+from bitplan.optimizer.build_problem import LOSS, Menu
 from bitplan.optimizer.infeasible import explain
 from bitplan.optimizer.packing import PackedSolver
 from bitplan.optimizer.predict import Predictor, predict
@@ -42,17 +42,8 @@ def plan(
     or profiles that do not fit; BitplanError if no policy was found within `time_limit` seconds.
     """
     begin = time.perf_counter()
-    predictor = Predictor(network, loss_profile, device_profile, threads, batch)
-    program = build_problem(
-        network,
-        menu,
-        targets,
-        loss_profile=loss_profile,
-        device_profile=device_profile,
-        threads=threads,
-        batch=batch,
-    )
-    packed = PackedSolver(program, predictor)
+    packed = PackedSolver.of(network, loss_profile, device_profile, targets, menu, threads=threads, batch=batch)
+    program, predictor = packed.program, packed.predictor
     starts = [program.choices(variants) for variants in uniform_policies(network, program.menu).values()]
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
     solution = packed.solve(program.problem, time_limit=left, seed=seed, starts=starts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.network import Network
-from bitplan.optimizer.build_problem import BYTES, LATENCY, LOSS, Menu, Program, build_problem
+from bitplan.optimizer.build_problem import BYTES, LATENCY, LOSS, Menu, Program
 from bitplan.optimizer.frontier.answer_log import AnswerLog
 from bitplan.optimizer.frontier.epsilon import Answer, EpsilonConstraint, Limits, OutOfTimeError
 from bitplan.optimizer.frontier.grid import Refinement, first_grid
@@ -83,22 +83,12 @@ def frontier(
     meets the targets, BitplanError where nothing was found in time."""
     if targets.objective != LOSS:
         raise UsageError(f"a frontier trades loss against the rest; leave out the objective {targets.objective!r}")
-    predictor = Predictor(network, loss_profile, device_profile, threads, batch)
-    program = build_problem(
-        network,
-        menu,
-        targets,
-        loss_profile=loss_profile,
-        device_profile=device_profile,
-        threads=threads,
-        batch=batch,
-    )
+    packed = PackedSolver.of(network, loss_profile, device_profile, targets, menu, threads=threads, batch=batch)
+    program, predictor = packed.program, packed.predictor
     uniforms = {v: program.choices(variants) for v, variants in uniform_policies(network, program.menu).items()}
     answers = AnswerLog(log, _key(program, time_limit, seed))
     try:
-        solver = EpsilonConstraint(
-            program, PackedSolver(program, predictor), answers, time_limit, seed, list(uniforms.values())
-        )
+        solver = EpsilonConstraint(program, packed, answers, time_limit, seed, list(uniforms.values()))
         finished = _Course(solver, uniforms, points, progress, predictor).run()
     finally:
         answers.close()
