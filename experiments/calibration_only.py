@@ -1,0 +1,104 @@
+"""What calibration images alone can keep of real networks within small files: the main job on whole networks.
+
+    BITPLAN_TEST_DATA=... python experiments/calibration_only.py [CASE ...] [--json FILE] [-- OPTION ...]
+
+EfficientNet-Lite0 within 2.0 MB, calibrated on one half of 500 images and measured on the other, both ways round;
+ResNet-20 within 100 kB and 70 kB, calibrated on 512 training images and measured on 6,000 test images. Everything behind
+`--` goes to `optimize`. Each case's folder, log and what it measured are kept in --output; a rerun reuses loss profiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bitplan.atomic_file import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORKS = "benchmarks.networks"
+CASES: Mapping[str, tuple[str, str, str]] = {
+    "efficientnet-lite0-2MB": ("efficientnet_lite0", "imagenet", "2MB"),
+    "efficientnet-lite0-2MB-other-half": ("efficientnet_lite0", "imagenet_other_half", "2MB"),
+    "resnet20-100kB": ("resnet20", "cifar10", "100kB"),
+    "resnet20-70kB": ("resnet20", "cifar10", "70kB"),
+}
+"""Network, data and byte budget of each case."""
+
+
+def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
+    """One case's row. Raises SystemExit, naming the log, where the command fails."""
+    network, data, budget = CASES[case]
+    command = ["optimize", "--model", f"{NETWORKS}:{network}", "--data", f"{NETWORKS}:{data}", "--budget", budget]
+    command += ["--compare", "none", "--json", "-o", str(folder / case), *extra]
+    log = folder / f"{case}.log"
+    begin = time.monotonic()
+    with log.open("w") as messages:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", "from bitplan.cli import main; main()", *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    if done.returncode not in (0, 4):
+        raise SystemExit(f"{case}: exit code {done.returncode}; see {log}")
+    result = json.loads(done.stdout)
+    accuracy = result["accuracy"]
+    return {
+        "case": case,
+        "command": " ".join(command),
+        "file_bytes": result["file_bytes"],
+        "full_precision": accuracy["full_precision"],
+        "accuracy": accuracy["policy"],
+        "drop_points": 100 * (accuracy["full_precision"] - accuracy["policy"]),
+        "standard_error_points": 100 * accuracy["standard_error"],
+        "agreement": result["agreement"],
+        "kl": result["loss"]["measured"],
+        "images": accuracy["images"],
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def line(row: Mapping[str, Any]) -> str:
+    cells = [
+        row["case"],
+        f"{row['file_bytes']:,}",
+        f"{100 * row['full_precision']:.2f}",
+        f"{100 * row['accuracy']:.2f}",
+        f"{row['drop_points']:.2f} ({row['standard_error_points']:.2f})",
+        f"{100 * row['agreement']:.2f}",
+        f"{row['kl']:.4f}",
+        f"{row['seconds']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--output", type=Path, default=Path("build/experiments"))
+    parser.add_argument("--json", type=Path, default=ROOT / "experiments" / "calibration_only.json")
+    arguments, extra = parser.parse_known_args()
+    extra = [option for option in extra if option != "--"]
+    if unknown := set(arguments.cases) - set(CASES):
+        parser.error(f"unknown cases {sorted(unknown)}; there are {', '.join(CASES)}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print("| case | file | full precision, % | policy, % | drop, points (s.e.) | agreement, % | KL | seconds |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    rows = []
+    for case in arguments.cases:
+        rows.append(run(case, arguments.output, extra))
+        print(line(rows[-1]), flush=True)
+        write_atomically(arguments.json, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
