@@ -18,7 +18,7 @@ from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers.base import Solver
 from bitplan.optimizer.solvers.interrupt import interruptible
 
-MOST_OPTIONS = 1500
+MOST_OPTIONS = 4000
 """Options of all groups beyond which one step of the relaxation takes too long."""
 PATIENCE, MOST_ROUNDS = 3, 12
 """Rounds of annealing: in a row without gain, and in all, before the relaxation is known and after."""
