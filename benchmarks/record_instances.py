@@ -85,6 +85,7 @@ def untrained(name: str) -> Callable[[int], Subject]:
         mean, std = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
         torch.manual_seed(0)
         module = torchvision.models.get_model(name, weights=None)
+        # one deviation for all channels is near enough for statistics
         with_statistics(module, (torch.from_numpy(data[:STATISTICS]) - torch.tensor(mean).reshape(3, 1, 1)) / 57.6)
         network, weights = capture(module, torch.zeros(2, *data.shape[1:]), preprocessing=Preprocessing(mean, std))
         return Subject(
@@ -113,7 +114,9 @@ RECORDINGS: Mapping[str, Recording] = {
     "efficientnet-lite0": Recording(trained("efficientnet_lite0"), 12, {f"{b}bits": (b,) for b in (4.0, 3.0, 2.0)}),
     "resnet18-untrained": Recording(untrained("resnet18"), 8, {f"{b}bits": (b,) for b in (2.0, 1.5)}),
     "mobilenetv2-untrained": Recording(untrained("mobilenet_v2"), 8, {f"{b}bits": (b,) for b in (3.0, 2.0)}),
-    "resnet20-latency": Recording(trained("resnet20"), 64, {"tight": (0.35, 0.7, 0.65), "loose": (0.6, 0.85, 0.8)}, True),
+    "resnet20-latency": Recording(
+        trained("resnet20"), 64, {"tight": (0.35, 0.7, 0.65), "loose": (0.6, 0.85, 0.8)}, True
+    ),
 }
 
 
@@ -168,7 +171,8 @@ def shares_of_int8(network: Network, menu: Menu, device: DeviceProfile, shares: 
     """Bytes, latency and memory at these shares of uniform int8's."""
     int8 = Predictor(network, device_profile=device).totals(dict.fromkeys(menu, Variant.parse("int8")))
     of_bytes, of_latency, of_memory = (
-        share * (int8[name] or 0) for share, name in zip(shares, ("file_bytes", "latency_ms", "resident_bytes"), strict=True)
+        share * (int8[name] or 0)
+        for share, name in zip(shares, ("file_bytes", "latency_ms", "resident_bytes"), strict=True)
     )
     return Targets(bytes=int(of_bytes), latency=of_latency / 1e3, memory=int(of_memory))
 
