@@ -1,6 +1,7 @@
 """Solvers side by side on recorded problems (benchmarks/instances): objective, bound, gap, seconds.
 
     python benchmarks/solvers.py benchmarks/instances/*.arrow [--time-limit 60] [--only bitplan,gscip] [--json FILE]
+    python benchmarks/solvers.py gram:60x30 chain:200x12x4     # made-up ones, see made_problems.py
 
 `bitplan` is what `optimize plan` runs; the others are its parts and baselines: greedy, annealing alone, the optimum
 without pair costs (separable), CP-SAT and HiGHS on the linearised program, GSCIP on the quadratic one. Objectives are in
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gscip
+from made_problems import made_problem
 
 from bitplan.atomic_file import write_atomically
 from bitplan.optimizer.check import check
@@ -39,15 +41,20 @@ RUNS: Mapping[str, Run] = {
 }
 
 
-def record(instance: Path, name: str, time_limit: float, seed: int) -> dict[str, Any]:
+def problem_named(instance: str) -> Problem:
+    """A recorded problem by its file, or a made-up one by its name."""
+    return read_problem(Path(instance)) if instance.endswith(".arrow") else made_problem(instance)
+
+
+def record(instance: str, name: str, time_limit: float, seed: int) -> dict[str, Any]:
     """One solver on one instance. Raises WrongSolutionError where its answer does not hold."""
-    problem = read_problem(instance)
+    problem = problem_named(instance)
     begin, processor = time.perf_counter(), time.process_time()
     answer = RUNS[name](problem, time_limit, seed)
     seconds, processor = time.perf_counter() - begin, time.process_time() - processor
     check(problem, answer)
     return {
-        "instance": instance.stem,
+        "instance": Path(instance).stem,
         "solver": name,
         "status": str(answer.status),
         "objective": None if answer.objective is None else problem.value(answer.objective),
@@ -67,7 +74,7 @@ def row(found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("instances", nargs="+", type=Path)
+    parser.add_argument("instances", nargs="+")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for each solver")
     parser.add_argument("--only", default=",".join(RUNS), help="solvers, separated by commas")
     parser.add_argument("--seed", type=int, default=0)

@@ -26,8 +26,11 @@ from bitplan.optimizer.quadratic.relaxation import Iterate, Relaxation
 
 GOALS = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0)
 """Gaps that are proven one after the other."""
-STEPS = 25
-"""Steps of the relaxation between two bounds."""
+STEPS, FEWEST_STEPS = 25, 5
+"""Steps of the relaxation between two bounds; in proportion fewer beyond MANY options, where each takes seconds."""
+MANY = 800
+"""Options of all groups beyond which the relaxation is not warmed up without a target: the first things left out make it
+so much smaller that they are worth more than steps."""
 PENALTY = 0.5
 """The splitting's penalty, times the number of groups."""
 QUICK = 40
@@ -84,7 +87,9 @@ class Branching:
         self.bound = -inf
         self.shares = None
         self.nodes = 0
-        kept = self.limits.possible(np.arange(int(program.offsets[-1])))
+        options = int(program.offsets[-1])
+        self.steps = int(np.clip(STEPS * MANY // options, FEWEST_STEPS, STEPS))
+        kept = self.limits.possible(np.arange(options))
         self.root: Node | None = Node(kept, program.allowed) if len(kept) else None
 
     def offer(self, choices: Choices) -> None:
@@ -94,9 +99,9 @@ class Branching:
 
     def warm_up(self, checks: int) -> None:
         """Improves the first relaxation without a target: the same whatever is found meanwhile."""
-        if self.root is None:
+        if self.root is None or self.stopped():
             return
-        outcome = self._process(self.root, inf, checks)
+        outcome = self._process(self.root, inf, 1 if len(self.root.kept) > MANY else checks)
         if outcome.found:  # a single choice is left, which `run` will settle
             return
         self.root = outcome.open[0] if outcome.open else None
@@ -183,10 +188,13 @@ class Branching:
         kept, allowed, bound = self.limits.possible(node.kept), node.allowed.copy(), node.bound
         if not len(kept):
             return Outcome(target)
+        if self.stopped():
+            return Outcome(inf, [node])
         relaxation = Relaxation(self.program, self.limits, kept, allowed)
-        iterate = relaxation.start()
         if node.relaxation is not None and node.iterate is not None:
             iterate = relaxation.inherit(node.relaxation, node.iterate)
+        else:
+            iterate = relaxation.start()
         history: list[float] = []
         done = 0
         while True:
@@ -194,7 +202,7 @@ class Branching:
                 return self._enumerated(kept)
             if not relaxation.allowed.any((1, 2)).all():
                 return Outcome(target)  # two groups between which nothing is allowed any more
-            relaxation.improve(iterate, STEPS, PENALTY / self.program.groups, self.stopped)
+            relaxation.improve(iterate, self.steps, PENALTY / self.program.groups, self.stopped)
             bounds = relaxation.bounds(iterate)
             bound = max(bound, bounds.whole)
             done += 1

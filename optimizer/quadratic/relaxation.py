@@ -147,7 +147,17 @@ class Relaxation:
         return self.cost + np.tensordot(prices * self.excess_scale / self.scale, self.excess, 1)
 
     def start(self) -> Iterate:
-        """All options alike."""
+        """All options alike, and the multiplier that takes the positive part of the objective off, but for what it says
+        of that point: a bound that is close at once where the objective is nearly semidefinite, as sums of squares are."""
+        iterate = self._alike()
+        values, vectors = np.linalg.eigh(self.face.T @ self.cost @ self.face)
+        point = self.face.T @ iterate.point[0]
+        beside = vectors - np.outer(point, (point / (point @ point)) @ vectors)
+        half = self.face @ (beside * np.sqrt(np.maximum(values, 0.0)))
+        iterate.multiplier = -(half @ half.T)
+        return iterate
+
+    def _alike(self) -> Iterate:
         share = np.where(self.filled, 1 / self.filled.sum(1, keepdims=True), 0.0)
         y = np.concatenate([[1.0], share.ravel(), np.full(len(self.slack), 0.5)])
         return Iterate(np.outer(y, y), np.zeros((self.rows, self.rows)), np.zeros(len(self.excess)))
@@ -160,7 +170,7 @@ class Relaxation:
         slacks = min(len(self.slack), len(parent.slack)) if len(self.slack) == len(parent.slack) else 0
         mine = np.concatenate([mine, 1 + self.slots + np.arange(slacks)])
         theirs = np.concatenate([theirs, 1 + parent.slots + np.arange(slacks)])
-        result = self.start()
+        result = self._alike()
         into, out = np.ix_(mine, mine), np.ix_(theirs, theirs)
         result.point[into] = iterate.point[out]
         # the dual slack matrix cost + multiplier is what carries over: costs on another face differ

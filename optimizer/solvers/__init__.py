@@ -79,8 +79,9 @@ def solve(problem: Problem, *, time_limit: float = 60.0, seed: int = 0, starts: 
         if improved:
             names.append(solver.name)
     seconds, name = time.perf_counter() - begin, "+".join(names)
-    if bound is None:  # sums of the least entries bound any objective
-        bound = max(resource.smallest for resource in reduced.problem.objectives)
+    # sums of the least entries bound any objective, and a relaxation that was stopped early can be below them
+    least = max(resource.smallest for resource in reduced.problem.objectives)
+    bound = least if bound is None else max(bound, least)
     if best is None:
         return from_parts(None, None, bound, seconds, name)
     answer = from_parts(reduced.restore(best), objective_of(problem, reduced.restore(best)), bound, seconds, name)

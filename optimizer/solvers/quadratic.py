@@ -18,7 +18,7 @@ from bitplan.optimizer.solution import Solution, Status, from_parts
 from bitplan.optimizer.solvers.base import Solver
 from bitplan.optimizer.solvers.interrupt import interruptible
 
-MOST_OPTIONS = 1500
+MOST_OPTIONS = 4000
 """Options of all groups beyond which one step of the relaxation takes too long."""
 PATIENCE, MOST_ROUNDS = 3, 12
 """Rounds of annealing: in a row without gain, and in all, before the relaxation is known and after."""
@@ -97,9 +97,11 @@ def _evaluation(problem: Problem) -> Callable[[Choices], float]:
 
 
 def _run(branching: Branching, starts: Sequence[Choices], seed: int, stop: _Stop) -> None:
-    annealing = Annealing(branching.program, starts, seed, stop)
     for start in starts:
         branching.offer(start)
+    known = list(starts)
+    # first what annealing alone would find, so that it is never missed for the sake of a start; then from all known
+    annealing = Annealing(branching.program, (), seed, stop)
 
     def take() -> None:
         if annealing.best is not None:
@@ -111,13 +113,17 @@ def _run(branching: Branching, starts: Sequence[Choices], seed: int, stop: _Stop
 
     most = MOST_ROUNDS if branching.program.offsets[-1] > SMALL else 1
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(2):
-            if not branching.finished:
-                shares = branching.shares  # those of the warm-up that is about to begin may come too soon
-                warm_up = pool.submit(branching.warm_up, WARM_UP)
-                annealing.run(PATIENCE, most, shares)
-                take()
-                warm_up.result()
+        for number in range(2):
+            if branching.finished:
+                break
+            if number:
+                known += [] if annealing.best is None else [annealing.best]
+                annealing = Annealing(branching.program, known, seed + 1, stop)
+            shares = branching.shares  # those of the warm-up that is about to begin may come too soon
+            warm_up = pool.submit(branching.warm_up, WARM_UP)
+            annealing.run(PATIENCE, most, shares)
+            take()
+            warm_up.result()
     branching.run(again)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from bitplan.optimizer.check import check, feasible, objective_of
 from bitplan.optimizer.problem import Problem
 from bitplan.optimizer.problem_file import read_problem
 from bitplan.optimizer.quadratic.annealing import Annealing
+from bitplan.optimizer.quadratic.branching import FEWEST_STEPS, Branching
 from bitplan.optimizer.quadratic.chains import Chains
 from bitplan.optimizer.quadratic.limits import LinearLimits
 from bitplan.optimizer.quadratic.matrices import matrices
 from bitplan.optimizer.quadratic.relaxation import Relaxation
 from bitplan.optimizer.solution import Status
 from bitplan.optimizer.solvers import BY_NAME, SOLVERS, solve
+from bitplan.optimizer.under_limits import under_limits
 
 MakeProblem = Callable[..., Problem]
 ORACLE = BY_NAME["brute-force"]
@@ -203,6 +206,60 @@ def test_programs_too_large_for_the_relaxation_have_a_bound_too(
     assert "quadratic" not in answer.solver
     assert answer.choices is not None and answer.objective is not None
     assert answer.bound is not None and answer.bound <= answer.objective
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_programs_of_many_options_are_bounded_after_few_steps_and_still_solved(
+    kind: dict[str, float], dense_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitplan.optimizer.quadratic.branching.MANY", 1)
+    compared, better = 0, 0
+    for seed in range(12):
+        problem = dense_problem(seed, **kind)
+        truth = ORACLE.solve(problem, time_limit=60)
+        branching = Branching(matrices(problem), partial(objective_of, problem), never)
+        if truth.objective is None:
+            continue
+        assert branching.steps == FEWEST_STEPS
+        branching.warm_up(1)
+        if np.isfinite(branching.bound):
+            compared += 1
+            better += branching.bound > problem.objectives[0].smallest
+            assert branching.bound <= truth.objective
+        answer = BY_NAME["quadratic"].solve(problem, time_limit=30, seed=seed)
+        assert (answer.status, answer.objective) == (truth.status, truth.objective)
+    assert compared >= 4
+    assert better >= compared / 2
+
+
+def test_the_start_is_close_where_the_objective_is_a_sum_of_squares(dense_problem: MakeProblem) -> None:
+    for seed in range(6):
+        program = matrices(dense_problem(seed, rank=3, limits=0, groups=7))
+        relaxation = Relaxation(program, LinearLimits(program), np.arange(program.offsets[-1]), program.allowed)
+        iterate = relaxation.start()
+        started = relaxation.bounds(iterate).whole
+        iterate.multiplier = np.zeros_like(iterate.multiplier)
+        assert started > relaxation.bounds(iterate).whole
+
+
+def test_a_time_limit_that_has_passed_leaves_the_root_as_it_is(dense_problem: MakeProblem) -> None:
+    problem = dense_problem(0, limits=0)
+    branching = Branching(matrices(problem), partial(objective_of, problem), lambda: True)
+    root = branching.root
+    branching.warm_up(6)
+    branching.offer((0,) * len(problem.groups))
+    branching.run(lambda: None)
+    assert branching.root is root and branching.bound == -np.inf
+    assert branching.choices is not None and not branching.finished
+
+
+def test_a_budget_below_the_smallest_policy_is_infeasible_at_once() -> None:
+    problem = read_problem(INSTANCES / "resnet44-10variants-2.0bits.arrow")
+    size = next(resource for resource in problem.resources if resource.target == "bytes")
+    begin = time.process_time()
+    answer = solve(under_limits(problem, {"bytes": size.smallest - 1}), time_limit=60)
+    assert answer.status == Status.INFEASIBLE
+    assert time.process_time() - begin < 20
 
 
 def test_a_limit_with_pair_costs_between_all_groups_is_left_to_it_too(dense_problem: MakeProblem) -> None:
