@@ -200,9 +200,9 @@ def _with_link(
     """The profile with a link of as many policies as are wanted, fitted and saved where it has none such; without one if
     none is wanted."""
     if not config.link_policies:
-        return replace(profile, link=Link(), link_policies=0)
+        return _scale_said(replace(profile, link=Link(), link_policies=0), reporter)
     if profile.link_policies == config.link_policies:
-        return profile
+        return _scale_said(profile, reporter)
     from bitplan.profiles.measure_link import calibrated
 
     journal = path.with_suffix(".link.journal")
@@ -229,4 +229,14 @@ def _with_link(
             for predicted, measured in zip(found.predicted, found.losses, strict=True)
         )
     )
-    return found.profile
+    return _scale_said(found.profile, reporter)
+
+
+def _scale_said(profile: LossProfile, reporter: Reporter) -> LossProfile:
+    """The profile; that its losses are none of the metric is said."""
+    if profile.scale != profile.metric:
+        reporter.say(
+            f"[yellow]predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
+            f"{profile.metric}[/]"
+        )
+    return profile

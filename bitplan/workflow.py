@@ -77,7 +77,7 @@ class Job:
         gap = "no bound" if certificate.gap is None else f"gap {100 * certificate.gap:.3g} %"
         self.reporter.say(
             f"{certificate.status} ({gap}) by {certificate.solver}: {format_bytes(policy.predicted['file_bytes'] or 0)}, "
-            f"{policy.predicted['latency_ms']:.3f} ms, loss {policy.predicted['loss']:.4g}"
+            f"{policy.predicted['latency_ms']:.3f} ms, loss {policy.predicted['loss']:.4g} ({self.loss.scale})"
         )
         if targets != self.targets:  # a correction for what was measured: the certificate is for these limits
             policy = replace(policy, settings={**policy.settings, "solved_for": targets_json(targets)})

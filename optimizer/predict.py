@@ -129,6 +129,7 @@ class Predictor:
             layers.append(LayerPolicy(name, variant, size, latency, self.loss(name, variant), kernels[name]))
         hashes = dict(self.loss_profile.hashes) if self.loss_profile is not None else {}
         hashes["network"] = self.network.content_hash
+        scale = {} if self.loss_profile is None else {"loss_scale": self.loss_profile.scale}
         if self.device_profile is not None:
             hashes["device"] = self.device_profile.fingerprint.hash
         return Policy(
@@ -137,7 +138,7 @@ class Predictor:
             totals,
             certificate or Certificate(),
             hashes,
-            {"threads": self.threads, "batch": self.batch, **(settings or {})},
+            {"threads": self.threads, "batch": self.batch, **scale, **(settings or {})},
         )
 
     def _require_complete(self, variants: Mapping[str, Variant]) -> None:
