@@ -26,7 +26,7 @@ from bitplan.profiles.measure_latency import measure as measure_latency
 from bitplan.profiles.measure_latency import measure_anchor
 from bitplan.profiles.steps import all_keys
 from bitplan.profiles.workers import Workers
-from bitplan.progress import Reporter
+from bitplan.progress import Reporter, duration
 from bitplan.suggest import suggestion
 from bitplan.trained import Trained
 from bitplan.variant import Variant
@@ -184,14 +184,8 @@ def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: 
     expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
     return (
         f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
-        f"{len(images)} images: about {_duration(expected)} in one process"
+        f"{len(images)} images: about {duration(expected)} in one process"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _with_link(

@@ -121,6 +121,8 @@ def test_polishing_keeps_the_limits_and_goes_on_from_what_it_measured(tiny: Comm
     called = tiny("--budget", "2kB", "--polish", "8", "-o", "polished")
     assert called.code == 0, called.err
     assert called.json["file_bytes"] <= 2000
+    said = " ".join(called.err.split())
+    assert "polishing measures at most 8 policies" in said and "polishing takes" in said
     report = read_policy(folder / "polished" / "policy.json").settings["polish"]
     assert 1 <= report["evaluations"] <= 8
     for before, after in (report["fitted"], report["held_back"]):
