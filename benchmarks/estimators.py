@@ -15,7 +15,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Bench:
     case: Case
     images: int
     cache: Path
+    base: dict[float, NDArray[np.float32]] = field(default_factory=dict)
+    """By bits per weight, the losses that others are compared with."""
 
     @cached_property
     def menu(self) -> dict[str, list[Variant]]:
@@ -140,11 +142,6 @@ class Bench:
                 policy, measured = self.polished(base, bits, evaluations)
                 found += self._compared(POLISHED, {bits: policy.variants}, base.passes, measured)
         return found
-
-    @cached_property
-    def base(self) -> dict[float, NDArray[np.float32]]:
-        """By bits per weight, the losses that others are compared with."""
-        return {}
 
     def _compared(
         self, name: str, plans: Mapping[float, Mapping[str, Variant]], passes: float, evaluations: int = 0

@@ -6,7 +6,7 @@ All pairs of six variants are evaluated once (kept in --cache; a run that was in
 the pairs, and the first of them are taken, up to one part in 6 (8, ...) of the passes that evaluating each pair in full would
 take; the others keep what `gram` says, times the factor by which the evaluated ones are larger or smaller than that. Counted
 are budgets (bits per weight) with the plan that all pairs give, and the mean excess of the score of the plans, measured with
-all pairs.
+all pairs. Plans are the best of several local searches (moves and exchanges), which take seconds and prove nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from networks import cases
 from numpy.typing import NDArray
 
 from bitplan.atomic_file import write_atomically
+from bitplan.kernels.artifact import constant_bytes, layer_bytes
 from bitplan.policies.realise.front import default_batch
 from bitplan.profiles.estimators.clado import NEGLIGIBLE, Clado, matter
 from bitplan.profiles.estimators.cost import shares_left
@@ -36,6 +37,8 @@ from bitplan.profiles.workers import one_thread
 from bitplan.variant import Variant
 
 VARIANTS = tuple(Variant(name) for name in ("int8", "int4", "int3", "int2", "ternary", "binary"))
+
+RESTARTS = 12
 
 Matrix = NDArray[np.float64]
 
@@ -64,6 +67,9 @@ class Study:
         order = {node.name: number for number, node in enumerate(case.network.layers)}
         behind = {node.name: left[Place(case.network, node, choices).start] for node in case.network.layers}
         layers = [layer for layer, _ in self.whole.choices]
+        self.layers = np.array([list(dict.fromkeys(layers)).index(layer) for layer in layers])
+        nodes = case.network.by_name
+        self.sizes = np.array([layer_bytes(case.network, nodes[x], v) for x, v in self.whole.choices], np.float64)
         self.at = np.array([(a, b) for a, x in enumerate(layers) for b, y in enumerate(layers) if order[x] < order[y]])
         self.passes = np.array([behind[layers[b]] for _, b in self.at])
         self.first = sum(behind[layer] for layer in layers)
@@ -106,6 +112,38 @@ class Study:
         }
 
 
+def local_search(q: Matrix, sizes: Matrix, layers: NDArray[np.int64], room: float) -> NDArray[np.int64]:
+    """The best of RESTARTS descents by moves and exchanges: one choice for each layer, least score, within the bytes."""
+    random, diagonal, every = np.random.default_rng(0), np.diag(q), np.arange(len(q))
+    options = [np.flatnonzero(layers == layer) for layer in range(layers.max() + 1)]
+    best, least = np.array([own[np.argmin(sizes[own])] for own in options]), np.inf
+    for restart in range(RESTARTS):
+        noisy = diagonal * np.exp(random.normal(0, 0.6 * (restart > 0), len(q)))
+        x = np.array([own[np.argmin(sizes[own])] for own in options])
+        for price in np.geomspace(1e-12, 1e12, 200):
+            x = np.array([own[np.argmin(noisy[own] + price * sizes[own])] for own in options])
+            if sizes[x].sum() <= room:
+                break
+        while True:
+            old = x[layers]
+            pull = q[:, x].sum(1)
+            move = diagonal - diagonal[old] + 2 * (pull - q[every, old] - pull[old] + diagonal[old])
+            grown = sizes - sizes[old]
+            left = room - sizes[x].sum()
+            meeting = q - q[:, old] - q[old, :] + q[np.ix_(old, old)]
+            both = move[:, None] + move[None, :] + 2 * meeting
+            fits = (layers[:, None] != layers[None, :]) & (grown[:, None] + grown[None, :] <= left)
+            both, move = np.where(fits, both, np.inf), np.where(grown <= left, move, np.inf)
+            a, b = np.unravel_index(both.argmin(), both.shape)
+            if min(move.min(), both[a, b]) > -1e-10:
+                break
+            for changed in [move.argmin()] if move.min() <= both[a, b] else [a, b]:
+                x[layers[changed]] = changed
+        if (found := float(q[np.ix_(x, x)].sum())) < least - 1e-12 and sizes[x].sum() <= room:
+            best, least = x.copy(), found
+    return best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet20")
@@ -122,10 +160,13 @@ def main() -> None:
     correlation = np.corrcoef(study.of(study.pairs), study.of(study.predicted))[0, 1]
     print(f"{len(study.at)} pairs; correlation with what gram says {correlation:.3f}", flush=True)
 
+    sizes = study.sizes
+
     def plans(profile: LossProfile) -> list[dict[str, Variant]]:
-        menu = {layer: list(profile.variants(layer)) for layer in profile.layers}
-        study.bench.menu = menu
-        return [dict(study.bench.planned(profile, bits).variants) for bits in arguments.bits]
+        q = quadratic(profile)
+        room = [(study.bench.budget(bits).bytes or 0) - constant_bytes(case.network) for bits in arguments.bits]
+        found = [local_search(q, sizes, study.layers, size) for size in room]
+        return [dict(profile.choices[number] for number in numbers) for numbers in found]
 
     best = plans(study.whole)
     scores = np.array([score(study.whole, matrix, plan) for plan in best])
