@@ -1,9 +1,11 @@
 """What each loss estimator's plans are worth: KL to full precision and accuracy on test images, at equal file sizes.
 
-    python benchmarks/estimators.py [NETWORK ...] [--estimators NAME ...] [--bits B ...] [--images N] [--json FILE]
+    python benchmarks/estimators.py [NETWORK ...] [--estimators NAME ...] [--bits B ...] [--images N] [--polish N]
 
 For every estimator and budget (bits per weight, on top of the constant part, scales and biases) the program is solved by
 the same solvers, the policy carried out with the usual recovery, and compared with that of `separable` image by image.
+With --polish N there is one more row: the plan of `separable` after swaps that measuring whole policies has confirmed, N
+of them measured for each budget.
 Profiles, and what policies cost, are kept in --cache; a run that was interrupted goes on.
 """
 
@@ -13,7 +15,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,9 @@ from numpy.typing import NDArray
 from bitplan.atomic_file import write_atomically
 from bitplan.kernels.artifact import constant_bytes
 from bitplan.optimizer.plan import plan
+from bitplan.optimizer.polish import polish
 from bitplan.policies.menu import menu_for
+from bitplan.policies.policy import Policy
 from bitplan.policies.realise import realise
 from bitplan.profiles.estimators import ESTIMATORS
 from bitplan.profiles.loss import LossProfile
@@ -34,10 +38,12 @@ from bitplan.profiles.measure_loss import measure
 from bitplan.profiles.metrics import divergence, log_probabilities
 from bitplan.simulate import Simulator
 from bitplan.targets import Targets
+from bitplan.true_loss import TrueLoss
 from bitplan.variant import FLOAT32, Variant
 
 BITS = (1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
 BASE = "separable"
+POLISHED = f"{BASE} + polish"
 LEFT_OUT = ("clado",)
 """Not run unless asked for: it takes hours on all but the smallest networks."""
 TIME_LIMIT = 10.0
@@ -53,6 +59,8 @@ class Bench:
     case: Case
     images: int
     cache: Path
+    base: dict[float, NDArray[np.float32]] = field(default_factory=dict)
+    """By bits per weight, the losses that others are compared with."""
 
     @cached_property
     def menu(self) -> dict[str, list[Variant]]:
@@ -81,12 +89,32 @@ class Bench:
         profile.save(path)
         return profile
 
-    def planned(self, profile: LossProfile, bits: float) -> dict[str, Variant]:
+    def budget(self, bits: float) -> Targets:
+        """Bytes of the artifact with so many bits per weight."""
         network = self.case.network
         weights = sum(network.weight_shape(node).count for node in network.layers)
         scales = sum(4 * node.shape[0] for node in network.layers)
-        budget = constant_bytes(network) + scales + int(bits / 8 * weights)
-        return plan(network, profile, None, Targets(bytes=budget), self.menu, time_limit=TIME_LIMIT).variants
+        return Targets(bytes=constant_bytes(network) + scales + int(bits / 8 * weights))
+
+    def planned(self, profile: LossProfile, bits: float) -> Policy:
+        return plan(self.case.network, profile, None, self.budget(bits), self.menu, time_limit=TIME_LIMIT)
+
+    def polished(self, profile: LossProfile, bits: float, evaluations: int) -> tuple[Policy, int]:
+        """The plan of a profile after swaps, with so many policies measured at most; and how many were."""
+        images = self.case.loss_images
+        found = polish(
+            self.case.network,
+            self.planned(profile, bits),
+            profile,
+            None,
+            self.budget(bits),
+            self.menu,
+            TrueLoss(self.case.network, self.case.weights, (images[::2], images[1::2]), self.menu),
+            evaluations=evaluations,
+            journal=self.cache / f"{self.case.name}.polish-{bits}.journal",
+            key=json.dumps(dict(profile.hashes)),
+        )
+        return found.policy, found.evaluations
 
     def losses(self, variants: Mapping[str, Variant]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """KL and whether the class is right, of each test image."""
@@ -101,29 +129,42 @@ class Bench:
         found = np.load(path)
         return found["losses"], found["right"]
 
-    def rows(self, estimators: Sequence[str], budgets: Sequence[float]) -> list[dict[str, Any]]:
+    def rows(self, estimators: Sequence[str], budgets: Sequence[float], evaluations: int = 0) -> list[dict[str, Any]]:
+        """One for each estimator and budget; with `evaluations`, also for the polished plans of BASE."""
         found = []
-        base: dict[float, NDArray[np.float32]] = {}
         for estimator in dict.fromkeys([BASE, *estimators]):
             profile = self.profile(estimator)
+            plans = {bits: self.planned(profile, bits).variants for bits in budgets}
+            found += self._compared(estimator, plans, profile.passes)
+        if evaluations:
+            base = self.profile(BASE)
             for bits in budgets:
-                losses, right = self.losses(self.planned(profile, bits))
-                base.setdefault(bits, losses)
-                gain = losses - base[bits]
-                found.append(
-                    {
-                        "network": self.case.name,
-                        "estimator": estimator,
-                        "bits": bits,
-                        "kl": float(losses.mean()),
-                        "kl_beyond_separable": float(gain.mean()),
-                        "standard_error": float(gain.std(ddof=1) / np.sqrt(len(gain))),
-                        "accuracy": float(right.mean()),
-                        "passes": profile.passes,
-                        "images": len(losses),
-                    }
-                )
-            print(line(self.case.name, estimator, [row for row in found if row["estimator"] == estimator]), flush=True)
+                policy, measured = self.polished(base, bits, evaluations)
+                found += self._compared(POLISHED, {bits: policy.variants}, base.passes, measured)
+        return found
+
+    def _compared(
+        self, name: str, plans: Mapping[float, Mapping[str, Variant]], passes: float, evaluations: int = 0
+    ) -> list[dict[str, Any]]:
+        found = []
+        for bits, variants in plans.items():
+            losses, right = self.losses(variants)
+            gain = losses - self.base.setdefault(bits, losses)
+            found.append(
+                {
+                    "network": self.case.name,
+                    "estimator": name,
+                    "bits": bits,
+                    "kl": float(losses.mean()),
+                    "kl_beyond_separable": float(gain.mean()),
+                    "standard_error": float(gain.std(ddof=1) / np.sqrt(len(gain))),
+                    "accuracy": float(right.mean()),
+                    "passes": passes,
+                    "policies_measured": evaluations,
+                    "images": len(losses),
+                }
+            )
+        print(line(self.case.name, name, found), flush=True)
         return found
 
 
@@ -153,12 +194,15 @@ def main() -> None:
     parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=usual)
     parser.add_argument("--bits", nargs="+", type=float, default=list(BITS))
     parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--polish", type=int, default=0, help="policies measured to polish each plan of separable")
     parser.add_argument("--cache", type=Path, default=Path("build/estimators"))
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/<machine>/estimators-<network>.json")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     for case in cases(arguments.networks):
-        rows = Bench(case, arguments.images, arguments.cache).rows(arguments.estimators, arguments.bits)
+        rows = Bench(case, arguments.images, arguments.cache).rows(
+            arguments.estimators, arguments.bits, arguments.polish
+        )
         path = arguments.json or machine_folder() / f"estimators-{case.name}.json"
         write_atomically(path, json.dumps(rows, indent=1).encode())
 

@@ -30,6 +30,10 @@ class FileFormatError(BitplanError):
     """An artifact, profile or policy file is damaged, of an unknown version, or not ours."""
 
 
+class BusyError(BitplanError):
+    """Another process is at work on the same files."""
+
+
 class InfeasibleError(BitplanError):
     """No policy meets the limits; the text says which limits bind and what can be reached. `details`: the same as data,
     {"conflict": [limit, ...], "limits": {limit: {"asked": number, "smallest": number or None}}} in bytes, milliseconds,

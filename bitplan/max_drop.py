@@ -38,7 +38,8 @@ def loosest_within_drop(
         drop = _drop(carried)
         smallest = min(smallest, drop)
         allowed = drop <= max_drop
-        reporter.say(f"predicted loss <= {math.exp(middle):.3g}: drop {100 * drop:.2f} points")
+        scale = carried.policy.settings.get("loss_scale")
+        reporter.say(f"predicted loss <= {math.exp(middle):.3g} ({scale}): drop {100 * drop:.2f} points")
         if allowed:
             best, low = carried, middle
         else:

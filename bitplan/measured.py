@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from bitplan.config import Config
+from bitplan.data import Dataset
 from bitplan.errors import UsageError
-from bitplan.evaluate import Metric, evaluate, outputs_of, runtime_run
+from bitplan.evaluate import Metric, Outputs, evaluate, outputs_of, runtime_run
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import Network
 from bitplan.optimizer.predict import predict
@@ -24,6 +25,16 @@ from bitplan.user_code import import_function
 TIMINGS = 3
 BUSY = 1.15
 """An artifact is timed again, up to TIMINGS times, while the anchor is slower than in the profile by this factor."""
+
+
+class Tested(Protocol):
+    """A trained subject with test images and the full-precision outputs on them."""
+
+    @property
+    def data(self) -> Dataset: ...
+
+    @property
+    def test_reference(self) -> Outputs: ...
 
 
 @dataclass(frozen=True)
@@ -71,17 +82,32 @@ def carry_out(
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:
         outputs = outputs_of(runtime_run(runtime), trained.data.test_x, config.batch, report)
-        evaluation = evaluate(
-            trained.network,
-            trained.test_reference,
-            outputs,
-            trained.data.test_y,
-            loss_metric=config.loss_metric,
-            metric=metric_of(config),
-        )
-    predicted = policy.predicted.get("latency_ms")
-    outcome = Outcome(name, len(artifact), predicted, latency, evaluation)
-    return CarriedOut(policy, artifact, outcome, runtime.weight_bytes + runtime.arena_bytes * config.batch)
+    resident = runtime.weight_bytes + runtime.arena_bytes * config.batch
+    return judged(trained, trained.network, policy, artifact, latency, outputs, resident, config, name)
+
+
+def judged(
+    trained: Tested,
+    network: Network,
+    policy: Policy,
+    artifact: bytes,
+    latency: MeasuredLatency,
+    outputs: Outputs,
+    resident_bytes: int,
+    config: Config,
+    name: str,
+) -> CarriedOut:
+    """What came of a policy, by its outputs on the test images, which have the names and shapes of `network`'s."""
+    evaluation = evaluate(
+        network,
+        trained.test_reference,
+        outputs,
+        trained.data.test_y,
+        loss_metric=config.loss_metric,
+        metric=metric_of(config),
+    )
+    outcome = Outcome(name, len(artifact), policy.predicted.get("latency_ms"), latency, evaluation)
+    return CarriedOut(policy, artifact, outcome, resident_bytes)
 
 
 def with_predictions(policy: Policy, network: Network, device: DeviceProfile | None, config: Config) -> Policy:

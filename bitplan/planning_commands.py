@@ -83,6 +83,7 @@ def explained(kept: Stored, policy: Policy, config: Config, reporter: Reporter) 
             seed=config.seed,
             progress=report,
         )
+    reporter.say(f"losses are in {kept.loss.scale}")
     reporter.console.print(tables(found))
     return {"explanation": found.to_json()}
 
@@ -112,7 +113,7 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
     beaten = [point for point in found.points if point.dominated_by]
     uniform = len(found.points) - len(ours)
     reporter.say(
-        f"{len(ours)} points, {sum(point.efficient for point in ours)} of them proven efficient; "
+        f"{len(ours)} points, {sum(point.efficient for point in ours)} of them proven efficient; losses are in {found.scale}; "
         f"{len(beaten)} of {uniform} uniform policies are dominated ({found.seconds:.1f} s of solving)"
     )
     if not found.finished:
@@ -125,7 +126,7 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
         "files": files,
         "finished": found.finished,
         "seconds": found.seconds,
-        "metric": found.metric,
+        "loss_scale": found.scale,
         "points": summary(found.points),
     }
 

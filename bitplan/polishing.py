@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ from numpy.typing import NDArray
 
 from bitplan.config import Config
 from bitplan.errors import DataError, UsageError
-from bitplan.optimizer.polish import Measured, polish
+from bitplan.optimizer.polish import Evaluate, Losses, Measured, polish
 from bitplan.policies.policy import Policy
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile, cache_folder
-from bitplan.progress import Reporter
+from bitplan.progress import Reporter, duration
 from bitplan.targets import Targets
 from bitplan.trained import Trained
+from bitplan.variant import Variant
 
 
 def check_polish(config: Config, targets: Targets) -> None:
@@ -56,6 +59,10 @@ def polished(
         for part, label in zip(parts, labels, strict=True)
     ]
     key = hashlib.sha256(json.dumps([loss.metric, hashes]).encode()).hexdigest()[:32]
+    reporter.say(
+        f"polishing measures at most {config.polish} policies, each fitted to {len(parts[0])} images and measured on them "
+        f"and {len(parts[1])} others"
+    )
     with reporter.stage(f"polishing the plan, {config.polish} evaluations at most") as report:
         report(0, config.polish, "activation ranges")
         evaluate = TrueLoss(
@@ -73,7 +80,7 @@ def polished(
             device,
             targets,
             trained.menu,
-            evaluate,
+            _telling_time(evaluate, config.polish, reporter),
             evaluations=config.polish,
             threads=config.threads,
             batch=config.batch,
@@ -87,6 +94,24 @@ def polished(
         f"realised); loss {_written(found.before)} -> {_written(found.after)} (fitted, held back)"
     )
     return found.policy
+
+
+def _telling_time(evaluate: Evaluate, evaluations: int, reporter: Reporter) -> Evaluate:
+    """The same; behind the first policy it says what all will take. That one is realised whole, later ones from the first
+    layer that differs."""
+    told = False
+
+    def called(variants: Mapping[str, Variant]) -> tuple[Losses, Losses]:
+        nonlocal told
+        begin = time.perf_counter()
+        halves = evaluate(variants)
+        if not told:
+            most = evaluations * (time.perf_counter() - begin)
+            reporter.say(f"polishing takes {duration(most)} at most, about {duration(most / 2)} as a rule")
+            told = True
+        return halves
+
+    return called
 
 
 def _halves(count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:

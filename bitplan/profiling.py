@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from bitplan.config import Config
 from bitplan.errors import UsageError
+from bitplan.file_lock import FileLock
 from bitplan.network import Network
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile, default_path
@@ -25,7 +26,7 @@ from bitplan.profiles.measure_latency import measure as measure_latency
 from bitplan.profiles.measure_latency import measure_anchor
 from bitplan.profiles.steps import all_keys
 from bitplan.profiles.workers import Workers
-from bitplan.progress import Reporter
+from bitplan.progress import Reporter, duration
 from bitplan.suggest import suggestion
 from bitplan.trained import Trained
 from bitplan.variant import Variant
@@ -50,7 +51,8 @@ def known_or_timed(
 ) -> DeviceProfile:
     """The device profile of this machine with every step of these choices, brought to the machine's present speed; what
     it lacks is timed, with the executors that `load` makes. What is measured is saved at once, so that an interrupted run
-    goes on where it was. `what` and `step` are what is timed, in the words of the messages."""
+    goes on where it was. `what` and `step` are what is timed, in the words of the messages. Raises BusyError while
+    another process times steps of the same profile."""
     path = config.device_profile or default_path(this_machine())
     known = DeviceProfile.load(path) if path.exists() else None
     if known:
@@ -58,7 +60,9 @@ def known_or_timed(
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
         reporter.say(f"device profile: every {step} is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
-    with reporter.stage(f"timing {what} on this machine") as report:
+    # two that time at once would disturb each other, and the one that saves last would drop what the other has timed
+    with FileLock(path), reporter.stage(f"timing {what} on this machine") as report:
+        known = DeviceProfile.load(path) if path.exists() else None
         profile = measure_latency(
             network,
             menu,
@@ -115,7 +119,8 @@ def stored_loss_profile(config: Config, usual: Path) -> LossProfile:
 
 def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Menu | None = None) -> LossProfile:
     """The loss profile of the network on its calibration images, from the cache or measured (resuming what an
-    interrupted run had measured), with its link."""
+    interrupted run had measured), with its link. Raises BusyError while another process
+    measures the same."""
     from bitplan.profiles.measure_loss import checked_metric, measure, profile_hashes
 
     menu = menu or trained.menu
@@ -142,7 +147,7 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
         return _with_link(known, path, trained, config, reporter, menu)
     journal = path.with_suffix(".journal")
     reporter.say(_stated_cost(trained, images, menu, estimator, config.loss_metric))
-    with reporter.stage("measuring the loss of every choice") as report:
+    with FileLock(path), reporter.stage("measuring the loss of every choice") as report:
         profile = measure(
             trained.network,
             trained.weights,
@@ -156,8 +161,8 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
             progress=report,
             workers=named_workers(config, reporter),
         )
-    profile.save(path)
-    journal.unlink(missing_ok=True)
+        profile.save(path)
+        journal.unlink(missing_ok=True)
     return _with_link(profile, path, trained, config, reporter, menu)
 
 
@@ -179,14 +184,8 @@ def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: 
     expected = cost.passes * seconds[-1] * len(images) / len(images[:batch])
     return (
         f"{estimator}, {ESTIMATORS[estimator].summary}: at most {cost.evaluations:,} evaluations, worth {cost.passes:,.0f} forward passes over "
-        f"{len(images)} images: about {_duration(expected)} in one process"
+        f"{len(images)} images: about {duration(expected)} in one process"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _with_link(
@@ -195,13 +194,13 @@ def _with_link(
     """The profile with a link of as many policies as are wanted, fitted and saved where it has none such; without one if
     none is wanted."""
     if not config.link_policies:
-        return replace(profile, link=Link(), link_policies=0)
+        return _scale_said(replace(profile, link=Link(), link_policies=0), reporter)
     if profile.link_policies == config.link_policies:
-        return profile
+        return _scale_said(profile, reporter)
     from bitplan.profiles.measure_link import calibrated
 
     journal = path.with_suffix(".link.journal")
-    with reporter.stage("measuring whole policies, to calibrate predicted losses") as report:
+    with FileLock(path), reporter.stage("measuring whole policies, to calibrate predicted losses") as report:
         found = calibrated(
             trained.network,
             trained.weights,
@@ -215,8 +214,8 @@ def _with_link(
             progress=report,
             workers=named_workers(config, reporter),
         )
-    found.profile.save(path)
-    journal.unlink(missing_ok=True)
+        found.profile.save(path)
+        journal.unlink(missing_ok=True)
     reporter.say(
         "predicted and measured losses: "
         + ", ".join(
@@ -224,4 +223,14 @@ def _with_link(
             for predicted, measured in zip(found.predicted, found.losses, strict=True)
         )
     )
-    return found.profile
+    return _scale_said(found.profile, reporter)
+
+
+def _scale_said(profile: LossProfile, reporter: Reporter) -> LossProfile:
+    """The profile; that its losses are none of the metric is said."""
+    if profile.scale != profile.metric:
+        reporter.say(
+            f"[yellow]predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
+            f"{profile.metric}[/]"
+        )
+    return profile

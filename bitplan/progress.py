@@ -48,6 +48,13 @@ class Reporter:
         self.say(f"[green]done[/] {title} [dim]({time.monotonic() - start:.1f} s)[/]")
 
 
+def duration(seconds: float) -> str:
+    """About how long, for people."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _plain_lines(console: Console, title: str) -> Report:
     console.print(f"{title} ...")
     last = time.monotonic()

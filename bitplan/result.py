@@ -76,7 +76,12 @@ class Result:
             "resident_bytes": self.resident_bytes if outcome else predicted.get("resident_bytes"),
             "predicted_latency_ms": predicted.get("latency_ms"),
             "measured_latency_ms": latency and asdict(latency),
-            "loss": {"predicted": predicted.get("loss"), "measured": evaluation.loss if evaluation else None},
+            "loss": {
+                "predicted": predicted.get("loss"),
+                "predicted_scale": self.policy.settings.get("loss_scale"),
+                "measured": evaluation.loss if evaluation else None,
+                "measured_scale": evaluation.loss_metric if evaluation else None,
+            },
             "agreement": evaluation.agreement if evaluation else None,
             "solver": {
                 "status": certificate.status,

@@ -283,4 +283,4 @@ def _decision(variants: Variants) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-__all__ = ["Evaluate", "Measured", "Polished", "Swap", "polish"]
+__all__ = ["Evaluate", "Losses", "Measured", "Polished", "Swap", "polish"]

@@ -12,6 +12,8 @@ from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bitplan.compute import kernels_for
 from bitplan.encodings import encoding_of
 from bitplan.errors import UsageError
@@ -50,9 +52,17 @@ class Predictor:
                 f"{self.network.content_hash[:8]}; measure a profile of this one with `optimize profile`"
             )
 
-    def loss(self, layer: str, variant: Variant) -> float | None:
-        """The profiled loss increase of one layer alone; negative ones are noise and count as zero."""
-        return None if self.loss_profile is None else max(self.loss_profile.loss(layer, variant), 0.0)
+    def loss_shares(self, variants: Mapping[str, Variant]) -> dict[str, float] | None:
+        """By layer, its share of the predicted loss of the whole policy: in proportion to what it adds to the score, of
+        each pair one half. They add up to `total_loss`; below zero where a layer makes up for others."""
+        profile = self.loss_profile
+        if profile is None:
+            return None
+        numbers = [profile.number(*choice) for choice in variants.items()]
+        added = self.matrix[np.ix_(numbers, numbers)].sum(1)
+        score = float(added.sum())
+        loss = profile.link.loss(score)
+        return {name: loss * float(own) / score if loss else 0.0 for name, own in zip(variants, added, strict=True)}
 
     def total_loss(self, variants: Mapping[str, Variant]) -> float | None:
         """The predicted loss of the whole policy: what single layers and pairs cost, through the profile's link."""
@@ -121,14 +131,17 @@ class Predictor:
         kernels = self.kernels(variants)
         totals = self.totals(variants, kernels)
         seconds = self.step_seconds(variants, kernels)
+        shares = self.loss_shares(variants)
         layers = []
         for node in self.network.layers:
             variant, name = variants[node.name], node.name
             latency = None if seconds is None else 1e3 * seconds[name]
             size = layer_bytes(self.network, node, variant)
-            layers.append(LayerPolicy(name, variant, size, latency, self.loss(name, variant), kernels[name]))
+            share = None if shares is None else shares[name]
+            layers.append(LayerPolicy(name, variant, size, latency, share, kernels[name]))
         hashes = dict(self.loss_profile.hashes) if self.loss_profile is not None else {}
         hashes["network"] = self.network.content_hash
+        scale = {} if self.loss_profile is None else {"loss_scale": self.loss_profile.scale}
         if self.device_profile is not None:
             hashes["device"] = self.device_profile.fingerprint.hash
         return Policy(
@@ -137,7 +150,7 @@ class Predictor:
             totals,
             certificate or Certificate(),
             hashes,
-            {"threads": self.threads, "batch": self.batch, **(settings or {})},
+            {"threads": self.threads, "batch": self.batch, **scale, **(settings or {})},
         )
 
     def _require_complete(self, variants: Mapping[str, Variant]) -> None:

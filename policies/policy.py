@@ -13,8 +13,8 @@ from bitplan.variant import Variant
 
 @dataclass(frozen=True, slots=True)
 class LayerPolicy:
-    """One layer's variant, with the expected file bytes, median milliseconds and loss increase of the layer, and the
-    compute kernel that runs it (see bitplan/compute.py; left out: the first that can)."""
+    """One layer's variant, with the expected file bytes, median milliseconds and share of the predicted loss, and
+    the compute kernel that runs it (see bitplan/compute.py; left out: the first that can)."""
 
     name: str
     variant: Variant

@@ -17,21 +17,28 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.file_lock import FileLock
+
 FORM = "bitplan journal 1"
 
 
 class Journal:
-    """Records of one measurement; a file that belongs to another one (another key) is started anew."""
+    """Records of one measurement; a file that belongs to another one (another key) is started anew. One process at a time
+    has it."""
 
     def __init__(self, path: Path, key: str) -> None:
-        """Raises OSError, with the path, where the file cannot be written."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.records, whole = _read(path, key)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(whole)
-        self._file.seek(whole)
-        if not whole:
-            self._append({"format": FORM, "key": key})
+        """Raises OSError, with the path, where the file cannot be written, and BusyError where another process has it."""
+        self._lock = FileLock(path)
+        try:
+            self.records, whole = _read(path, key)
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file.truncate(whole)
+            self._file.seek(whole)
+            if not whole:
+                self._append({"format": FORM, "key": key})
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +47,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._file.close()
+        self._lock.release()
 
     def add(self, name: str, values: NDArray[np.float32]) -> None:
         """Appends a record; it survives the process once this returns."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.profiles.arrow_file import read_table, write_table
+from bitplan.profiles.estimators import estimator_named
 from bitplan.profiles.link import Link
 from bitplan.variant import Variant
 
@@ -105,6 +106,12 @@ class LossProfile:
                 raise ValueError(f"{count} choices need pairs of shape {(count, count)}, not {self.pairs.shape}")
             if not (np.all(np.isfinite(self.pairs)) and np.array_equal(self.pairs, self.pairs.T)):
                 raise ValueError("the losses of pairs must be finite and the same in either order")
+
+    @property
+    def scale(self) -> str:
+        """What predicted losses are in: the metric, or the score of an estimator that no link calibrates."""
+        in_metric = self.link != Link() or estimator_named(self.estimator).in_metric
+        return self.metric if in_metric else f"{self.estimator} score"
 
     @cached_property
     def choices(self) -> tuple[tuple[str, Variant], ...]:

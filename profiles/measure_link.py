@@ -68,7 +68,7 @@ def calibrated(
     workers: Workers = HERE,
 ) -> Calibrated:
     """The profile with the link of `policies` random policies from raw calibration images [N, C, H, W]. It keeps its
-    link where fewer than three policies have a positive loss. `checkpoint`, `workers`: as in measure_loss.measure."""
+    link where fewer than three policies have a positive, finite loss. `checkpoint`, `workers`: as in measure_loss.measure."""
     count = count_images(images)
     held = max(1, round(HELD_BACK * count)) if count > 1 else 0
     shown, judged = slice(0, count - held), slice(count - held if held else 0, count)
@@ -213,7 +213,7 @@ def _measured(
 
 
 def _fitted(profile: LossProfile, scores: NDArray[np.float64], losses: NDArray[np.float64]) -> Link:
-    usable = (scores > 0) & (losses > 0)
+    usable = (scores > 0) & (losses > 0) & np.isfinite(scores) & np.isfinite(losses)
     if len(np.unique(scores[usable])) < FEWEST:
         return profile.link
     return fit_link(scores[usable], losses[usable])

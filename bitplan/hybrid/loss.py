@@ -59,10 +59,9 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
     if not missing:
         reporter.say(f"loss profile: every choice is known [dim]({escape(str(path))})[/]")
     else:
-        journal_path = path.with_suffix(".journal")
         with (
             reporter.stage("measuring the loss of every choice") as report,
-            Journal(journal_path, json.dumps([metric, hashes, trained.runner.batch])) as journal,
+            Journal(path.with_suffix(".journal"), json.dumps([metric, hashes, trained.runner.batch])) as journal,
         ):
             report(0, len(missing), "activation ranges")
             held = calibrate_inputs(trained.runner, trained.leaves, images, code_formats(v for _, v in missing))
@@ -79,12 +78,12 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
                     twin = Twin(leaf_simulator(leaf), layer, held[leaf.name])
                     journal.add(name, _increases(trained, leaf, twin, images, loss))
                 increases[leaf.name, variant] = journal.records[name]
-        journal_path.unlink(missing_ok=True)
     zero = np.zeros(len(images), np.float32)
     increases |= {(leaf.name, v): zero for leaf, v in choices if v == FLOAT32}
     profile = LossProfile(metric, hashes, increases)
     if missing:
         profile.save(path)
+        path.with_suffix(".journal").unlink(missing_ok=True)  # not before: a process killed in between would lose all
     return profile
 
 

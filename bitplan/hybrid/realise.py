@@ -7,7 +7,6 @@ from torch import nn
 from bitplan.config import Config
 from bitplan.encodings import EncodedLayer
 from bitplan.errors import UsageError
-from bitplan.evaluate import evaluate
 from bitplan.hybrid.ranges import calibrate_inputs
 from bitplan.hybrid.recover import leaf_inputs, recovered
 from bitplan.hybrid.timing import time_module
@@ -16,14 +15,13 @@ from bitplan.hybrid.twin import Twin, leaf_simulator
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.kernels.layer_set import LayerSet
 from bitplan.kernels.torch_modules import Conv2d, Linear
-from bitplan.measured import CarriedOut, calmest_of, metric_of
+from bitplan.measured import CarriedOut, calmest_of, judged
 from bitplan.network import Conv2d as ConvOperation
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.policies.realise.pipeline import check_variants, code_formats
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
-from bitplan.result import Outcome
 
 
 def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
@@ -74,16 +72,9 @@ def carry_out(
     layers = LayerSet(artifact, config.threads)
     with reporter.stage("evaluating on the test images") as report, trained.runner.swapped(drop_ins(trained, layers)):
         outputs = trained.runner.outputs(trained.data.test_x, report)
-    evaluation = evaluate(
-        trained.outputs_network,
-        trained.test_reference,
-        outputs,
-        trained.data.test_y,
-        loss_metric=config.loss_metric,
-        metric=metric_of(config),
+    return judged(
+        trained, trained.outputs_network, policy, artifact, latency, outputs, layers.weight_bytes, config, name
     )
-    outcome = Outcome(name, len(artifact), policy.predicted.get("latency_ms"), latency, evaluation)
-    return CarriedOut(policy, artifact, outcome, layers.weight_bytes)
 
 
 def drop_ins(trained: HybridTrained, layers: LayerSet) -> dict[nn.Module, nn.Module]:

@@ -53,7 +53,8 @@ class Frontier:
     points asked for."""
 
     points: tuple[Point, ...]
-    metric: str
+    scale: str
+    """What losses are in: a metric, or the score of an estimator."""
     finished: bool
     seconds: float
     """Spent on solving, interrupted runs included."""
@@ -93,7 +94,7 @@ def frontier(
     finally:
         answers.close()
     named = _Naming(program, predictor, solver, targets, {"seed": seed, "time_limit": time_limit})
-    return Frontier(named.points(uniforms), loss_profile.metric, finished, solver.seconds)
+    return Frontier(named.points(uniforms), loss_profile.scale, finished, solver.seconds)
 
 
 def _key(program: Program, time_limit: float, seed: int) -> str:

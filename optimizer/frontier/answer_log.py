@@ -12,26 +12,32 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from bitplan.file_lock import FileLock
+
 FORM = "bitplan answers 1"
 
 
 class AnswerLog:
-    """What was answered, by name; a file that belongs to other work (another key) is started anew. Without a path
-    nothing is kept."""
+    """What was answered, by name; a file that belongs to other work (another key) is started anew. One process at a time
+    has it. Without a path nothing is kept."""
 
     def __init__(self, path: Path | None, key: str) -> None:
-        """Raises OSError, with the path, where the file cannot be written."""
+        """Raises OSError, with the path, where the file cannot be written, and BusyError where another process has it."""
         self.answers: dict[str, Any] = {}
         self._file = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._read(path, key)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(whole)
-        self._file.seek(whole)
-        if not whole:
-            self._append({"format": FORM, "key": key})
+        self._lock = FileLock(path)
+        try:
+            whole = self._read(path, key)
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file.truncate(whole)
+            self._file.seek(whole)
+            if not whole:
+                self._append({"format": FORM, "key": key})
+        except BaseException:
+            self._lock.release()
+            raise
 
     def add(self, name: str, answer: Any) -> None:
         """Keeps an answer (anything that JSON can hold); it survives the process once this returns."""
@@ -41,6 +47,7 @@ class AnswerLog:
     def close(self) -> None:
         if self._file:
             self._file.close()
+            self._lock.release()
 
     def _append(self, record: dict[str, Any]) -> None:
         if self._file:

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         _field("limit_latency", pa.float64(), "the longest inference under which it holds; inf for none", "ms"),
         _field("file_bytes", pa.int64(), "bytes of the artifact's file", "B"),
         _field("latency", pa.float64(), "predicted median of one inference; nan without a device profile", "ms"),
-        _field("loss", pa.float64(), "predicted loss increase", "of the metric in the header"),
+        _field("loss", pa.float64(), "predicted loss increase", "loss_scale of the header"),
         _field("resident_bytes", pa.int64(), "weights and arena in memory", "B"),
         _field("full_precision_weights", pa.int64(), "weights kept at 16 or 32 bits", "weights"),
         _field("loss_bound", pa.float64(), "no policy within the limits has less loss; nan: not known", "as loss"),
@@ -52,7 +52,7 @@ def write_frontier(path: Path, frontier: Frontier) -> None:
     """Writes atomically. Raises OSError, with the path, where that fails."""
     rows = [_row(point) for point in frontier.points]
     columns = [pa.array([row[field.name] for row in rows], field.type) for field in SCHEMA]
-    header = {"metric": frontier.metric, "finished": frontier.finished, "seconds": frontier.seconds}
+    header = {"loss_scale": frontier.scale, "finished": frontier.finished, "seconds": frontier.seconds}
     write_table(path, pa.Table.from_arrays(columns, schema=SCHEMA), header, FORM, VERSION)
 
 
@@ -70,7 +70,12 @@ def read_frontier(path: Path) -> Frontier:
             )
             for row in table.to_pylist()
         )
-        return Frontier(points, str(header["metric"]), bool(header["finished"]), float(header["seconds"]))
+        return Frontier(
+            points,
+            str(header.get("loss_scale") or header["metric"]),
+            bool(header["finished"]),
+            float(header["seconds"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: does not hold together ({error}); delete the file and {REMEDY}") from error
 

@@ -17,7 +17,7 @@ def write_page(path: Path, frontier: Frontier, title: str, command: str) -> None
     rows = summary(frontier.points)
     for row, point in zip(rows, frontier.points, strict=True):
         row["layers"] = [[layer.name, str(layer.variant), layer.bytes] for layer in point.policy.layers]
-    data = {"points": rows, "metric": frontier.metric, "command": command, "finished": frontier.finished}
+    data = {"points": rows, "scale": frontier.scale, "command": command, "finished": frontier.finished}
     # a closing tag in a layer's name must not end the script
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     template = (resources.files("bitplan.optimizer.frontier") / "page.html").read_text("utf-8")

@@ -40,7 +40,7 @@ def write_picture(path: Path, frontier: Frontier, title: str) -> None:
         if timed:
             figure.colorbar(shown, ax=axes, label=unit)
         _uniforms(axes, rows, key, factor)
-        axes.set(xlabel=label, ylabel=f"predicted loss ({frontier.metric})", xscale="log")
+        axes.set(xlabel=label, ylabel=f"predicted loss ({frontier.scale})", xscale="log")
         axes.set_yscale("symlog", linthresh=_smallest(rows))
         axes.set_ylim(bottom=-0.1 * _smallest(rows))
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """`module` of this package offers METHOD (see method.py)."""
+    """`module` of this package offers METHOD (see method.py). `in_metric`: its losses are in the unit of the metric as they
+    are; those of others are scores until a link makes losses of them."""
 
     name: str
     module: str
     summary: str
+    in_metric: bool = False
 
     def method(self) -> Method:
         """Imports what it needs."""
@@ -33,10 +35,10 @@ class Estimator:
 ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
     for estimator in (
-        Estimator("separable", "separable", "the loss of every choice alone"),
+        Estimator("separable", "separable", "the loss of every choice alone", in_metric=True),
         Estimator("tempered", "tempered", "the same at a higher temperature of the outputs"),
         Estimator("gram", "gram", "the same, and how the changes of outputs that choices cause add up"),
-        Estimator("clado", "clado", "the same, and the loss of every pair of choices that can matter"),
+        Estimator("clado", "clado", "the same, and the loss of every pair of choices that can matter", in_metric=True),
         Estimator("hessian-trace", "hessian_trace", "mean curvature of each layer times its squared error"),
         Estimator("orthogonality", "orthogonality", "bits by how little layers repeat each other"),
     )

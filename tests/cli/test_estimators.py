@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bitplan.optimizer.frontier.file import read_frontier
+from bitplan.policies.policy_file import read_policy
 from bitplan.profiles.link import Link
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.loss import cache_path as cached
@@ -43,6 +45,7 @@ def test_no_policies_no_link_and_what_is_known_is_measured_once(command: Command
     first = command("profile", *SUBJECT, "--link-policies", "0", "-o", "one")
     assert first.code == 0, first.err
     assert LossProfile.load(folder / "one" / "loss.arrow").link == Link()
+    assert "not calibrated" in first.err and "tempered score, not in kl" in " ".join(first.err.split())
     second = command("profile", *SUBJECT, "--link-policies", "4", "-o", "two")
     assert "every choice is known" in second.err
     assert "measuring whole policies" in second.err
@@ -50,6 +53,16 @@ def test_no_policies_no_link_and_what_is_known_is_measured_once(command: Command
     assert "measuring whole policies" not in third.err
     two, three = (LossProfile.load(folder / name / "loss.arrow") for name in ("two", "three"))
     assert two.link == three.link != Link()
+    assert "not calibrated" not in second.err + third.err
+    for name, scale in (("one", "tempered score"), ("two", "kl")):
+        options = (name, "--encodings", "int8,int3,binary")
+        planned = command("plan", *options, "--budget", "3kB", "--json").json
+        assert planned["loss"]["predicted_scale"] == scale
+        assert read_policy(folder / name / "policy.json").settings["loss_scale"] == scale
+        called = command("frontier", *options, "--points", "3", "--json")
+        assert called.json["loss_scale"] == read_frontier(folder / name / "frontier.arrow").scale == scale
+        assert f"losses are in {scale}" in " ".join(called.err.split())
+        assert f'"scale": "{scale}"' in (folder / name / "frontier.html").read_text()
     fourth = command("profile", *SUBJECT, "--link-policies", "6", "-o", "four")
     assert "measuring whole policies" in fourth.err
     assert LossProfile.load(folder / "four" / "loss.arrow").link_policies == 6

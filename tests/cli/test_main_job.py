@@ -25,6 +25,7 @@ def test_a_met_target_leaves_artifact_policy_and_result(tiny: Command, folder: P
     artifact = Path(result["artifact"])
     assert result["file_bytes"] == result["predicted_file_bytes"] == artifact.stat().st_size <= 3000
     assert result["measured_latency_ms"]["low"] <= result["measured_latency_ms"]["median"] <= 50
+    assert result["loss"]["predicted_scale"] == result["loss"]["measured_scale"] == "kl"
     assert result["solver"]["status"] == "optimal"
     assert result["solver"]["gap"] <= 1e-3
     assert set(result["accuracy"]) >= {"full_precision", "policy"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from bitplan.file_lock import FileLock
 from bitplan.optimizer.frontier.file import read_frontier
 from bitplan.policies.policy_file import policy_hash, read_policy
 
@@ -83,7 +85,12 @@ def test_without_matplotlib_the_picture_is_left_out_visibly(
     assert command("profile", *subject, "-o", "stored").code == 0
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    called = command("frontier", "stored", "--encodings", "int8,int4,binary", "--points", "4", "--json")
+    frontier = ("frontier", "stored", "--encodings", "int8,int4,binary", "--points", "4", "--json")
+    with FileLock(folder / "stored" / "frontier.journal"):  # as another command does
+        busy = command(*frontier)
+    assert (busy.code, busy.out) == (1, "")
+    assert f"frontier.journal is in use by process {os.getpid()}" in busy.err
+    called = command(*frontier)
     assert called.code == 0
     assert "bitplan[plot]" in called.err
     assert "png" not in called.json["files"]
@@ -114,6 +121,8 @@ def test_polishing_keeps_the_limits_and_goes_on_from_what_it_measured(tiny: Comm
     called = tiny("--budget", "2kB", "--polish", "8", "-o", "polished")
     assert called.code == 0, called.err
     assert called.json["file_bytes"] <= 2000
+    said = " ".join(called.err.split())
+    assert "polishing measures at most 8 policies" in said and "polishing takes" in said
     report = read_policy(folder / "polished" / "policy.json").settings["polish"]
     assert 1 <= report["evaluations"] <= 8
     for before, after in (report["fitted"], report["held_back"]):

@@ -13,6 +13,7 @@ import pytest
 from bitplan.errors import InfeasibleError, UsageError
 from bitplan.optimizer.build_problem import build_problem
 from bitplan.optimizer.plan import plan, predict, uniform, uniform_policies
+from bitplan.optimizer.predict import Predictor
 from bitplan.optimizer.reduce import reduce
 from bitplan.optimizer.solvers import BY_NAME
 from bitplan.policies.policy import Policy
@@ -112,6 +113,35 @@ def test_a_policy_states_layers_totals_certificate_and_origin(random_case: MakeC
     assert policy.settings["threads"] == case.threads and policy.settings["batch"] == case.batch
     losses = [layer.loss for layer in policy.layers]
     assert sum(loss for loss in losses if loss is not None) == pytest.approx(policy.predicted["loss"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_shares_of_the_loss_add_up_through_pairs_and_link(random_case: MakeCase, paired: MakeCase, seed: int) -> None:
+    case = paired(random_case(seed, nodes=8, layers=4), seed)
+    predictor = Predictor(case.network, case.loss)
+    variants = {name: allowed[-1 - seed % (len(allowed) - 1)] for name, allowed in case.menu.items()}
+    policy = predictor.policy(variants)
+    shares = {layer.name: layer.loss or 0.0 for layer in policy.layers}
+    assert sum(shares.values()) == pytest.approx(policy.predicted["loss"])
+    # a layer's own loss, and half of what it costs together with each other one
+    pairs = {
+        (a, b): case.loss.pairs[case.loss.number(a, variants[a]), case.loss.number(b, variants[b])]
+        for a in variants
+        for b in variants
+        if a != b
+    }
+    own = {a: case.loss.loss(a, variants[a]) + sum(pairs[a, b] for b in variants if b != a) / 2 for a in variants}
+    score = sum(own.values())
+    for name, share in shares.items():
+        assert share == pytest.approx(policy.predicted["loss"] * own[name] / score, rel=1e-5, abs=1e-9)
+
+
+def test_without_any_loss_the_shares_are_zero(random_case: MakeCase) -> None:
+    case = random_case(2, nodes=8, layers=3)
+    nothing = {choice: 0 * values for choice, values in case.loss.increases.items()}
+    predictor = Predictor(case.network, replace(case.loss, increases=nothing))
+    policy = predictor.policy({name: allowed[0] for name, allowed in case.menu.items()})
+    assert {layer.loss for layer in policy.layers} == {policy.predicted["loss"]} == {0.0}
 
 
 def test_the_same_seed_gives_the_same_policy(random_case: MakeCase) -> None:

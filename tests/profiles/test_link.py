@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bitplan.profiles.link import Link, fit_link
+from bitplan.profiles.link import STEEPEST, Link, fit_link
 
 links = st.builds(Link, st.floats(0.01, 100), st.floats(0.2, 3), st.floats(0.1, 50) | st.just(float("inf")))
 
@@ -31,6 +31,54 @@ def test_a_loss_beyond_the_ceiling_is_never_reached():
 
 def test_the_default_changes_nothing():
     assert Link().loss(0.3) == Link().score(0.3) == pytest.approx(0.3)
+
+
+positive = st.floats(0, allow_infinity=False, exclude_min=True)
+any_link = st.builds(Link, positive, positive, st.floats(0, exclude_min=True))
+
+
+@given(any_link, st.floats(allow_nan=False), st.floats(allow_nan=False))
+@example(Link(1.0, 1e13), 2.0, 3.0)
+@example(Link(1e30, 8.0), 1e300, -1.0)
+@example(Link(1.0, 2.0, 1e-300), 1e200, 1e-200)
+def test_losses_of_any_link_are_finite_monotone_and_never_negative(link, one, other):
+    low, high = sorted((one, other))
+    assert 0 <= link.loss(low) <= link.loss(high) < float("inf")
+
+
+@given(any_link, st.floats(0, allow_nan=False), st.floats(0, allow_nan=False))
+@example(Link(1.0, 1e-13), 2.0, 0.5)
+@example(Link(1e-30, 0.125), 1e300, 1.0)
+@example(Link(1.0, 5e-324, 2.0), 1.5, 0.5)
+def test_scores_of_any_loss_are_monotone_and_never_negative(link, one, other):
+    low, high = sorted((one, other))
+    assert 0 <= link.score(low) <= link.score(high)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1e300), st.floats(0, 1e300)), min_size=3, max_size=8, unique_by=lambda pair: pair[0]
+    )
+)
+@example([(1e-12, 1.0), (1.0, 1.0), (1e300, 1.0)])
+@example([(1.0, 1e-12), (1.0001, 1e300), (1.0002, 1.0)])
+@settings(max_examples=15)
+def test_a_link_of_any_policies_predicts_sound_losses(policies):
+    scores, losses = map(list, zip(*policies, strict=True))
+    try:
+        link = fit_link(scores, losses)
+    except ValueError:  # scores that count as the same
+        return
+    predicted = [link.loss(score) for score in sorted([0.0, *scores, 1e308])]
+    assert predicted[0] == 0
+    assert predicted == sorted(predicted)
+    assert np.all(np.isfinite(predicted))
+    assert 1 / STEEPEST * 0.999 <= link.power <= STEEPEST * 1.001
+
+
+def test_losses_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        fit_link([1.0, 2.0, 3.0], [1.0, float("inf"), 2.0])
 
 
 @pytest.mark.parametrize("true", [Link(2.0, 1.0, 3.0), Link(0.5, 1.4, 2.0), Link(1.3, 0.9)])

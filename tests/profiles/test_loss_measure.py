@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
 import signal
-import subprocess
-import sys
 from importlib.resources import files
 
 import numpy as np
@@ -28,19 +25,6 @@ pytest.importorskip("torch")
 INT8, INT2, BINARY = Variant("int8"), Variant("int2"), Variant("binary")
 
 
-CHAIN = """
-import numpy as np
-from bitplan.network import Input, Linear, Network, Node
-from bitplan.variant import Variant
-nodes = [Node("x", Input(), (), (6,))]
-nodes += [Node(f"layer{i}", Linear(), (f"layer{i - 1}" if i else "x",), (6,)) for i in range(6)]
-network = Network(tuple(nodes), ("layer5",))
-random = np.random.default_rng(0)
-weights = {f"layer{i}.weight": random.normal(size=(6, 6)).astype(np.float32) for i in range(6)}
-weights |= {f"layer{i}.bias": np.zeros(6, np.float32) for i in range(6)}
-images = random.normal(size=(20, 6)).astype(np.float32)
-menu = {f"layer{i}": (Variant("int8"), Variant("binary")) for i in range(6)}
-"""
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -50,17 +34,13 @@ def report(done, total, text):
     starts.append(done)
     if done >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-measure(network, weights, images, menu, checkpoint=Path(sys.argv[1]), progress=report).save(Path(sys.argv[3]))
+measure(*subject, checkpoint=Path(sys.argv[1]), progress=report).save(Path(sys.argv[3]))
 print(starts[0])
 """
 
 
-def menu_of(network, *variants):
-    return {node.name: variants for node in network.layers}
-
-
 @pytest.fixture(scope="module")
-def profile(small):
+def profile(small, menu_of):
     return measure(small.network, small.weights, small.images, menu_of(small.network, *default_menu()), batch=16)
 
 
@@ -95,7 +75,7 @@ def test_an_entry_is_the_divergence_of_the_network_with_that_layer_realised(smal
     np.testing.assert_allclose(profile.per_image(layer, variant), expected, rtol=2e-3, atol=1e-6)
 
 
-def test_little_memory_only_means_several_walks(small, profile):
+def test_little_memory_only_means_several_walks(small, profile, menu_of):
     # Layers are recovered on the first walk's images only, so the numbers are close, not equal.
     room = 16 * peak_bytes(Simulator(small.network, small.weights))
     menu = menu_of(small.network, FLOAT32, INT8, INT2)
@@ -186,7 +166,7 @@ class TestReuse:
 
 class TestCheckpoint:
     @pytest.mark.parametrize("walks", [1, 3])
-    def test_an_interrupted_measurement_goes_on_with_the_same_result(self, small, tmp_path, walks):
+    def test_an_interrupted_measurement_goes_on_with_the_same_result(self, small, tmp_path, walks, menu_of):
         menu = menu_of(small.network, INT8, BINARY)
         room = -(-40 // walks // 8) * 8 * peak_bytes(Simulator(small.network, small.weights))
 
@@ -213,27 +193,17 @@ class TestCheckpoint:
         assert seen[0] == (12 * walks - 2, 12 * walks)
         assert same(resumed, whole)
 
-    def test_a_killed_process_loses_one_choice_at_most(self, tmp_path):
+    def test_a_killed_process_loses_one_choice_at_most(self, chain, tmp_path):
         def run(limit):
-            command = [
-                sys.executable,
-                "-c",
-                CHAIN + KILLED,
-                str(tmp_path / "journal"),
-                str(limit),
-                str(tmp_path / "out"),
-            ]
-            return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            return chain.run(KILLED, tmp_path / "journal", limit, tmp_path / "out")
 
         killed = run(7)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         with (tmp_path / "journal").open("ab") as torn:
-            torn.write(b'{"name": "[0, \\"layer5')
+            torn.write(b'{"name": "[0, \\"layer3')
         resumed = run(99)
         assert resumed.stdout.strip() == "7", resumed.stderr
-        (tmp_path / "chain.py").write_text(CHAIN)
-        chain = runpy.run_path(str(tmp_path / "chain.py"))
-        straight = measure(chain["network"], chain["weights"], chain["images"], chain["menu"])
+        straight = measure(*chain.subject)
         found = LossProfile.load(tmp_path / "out")
         assert list(found.increases) == list(straight.increases)
         for choice, values in straight.increases.items():

@@ -63,6 +63,20 @@ def test_pairs_estimator_and_link_are_kept_too(profile, tmp_path):
     assert again.same_origin("kl", HASHES, "gram") and not again.same_origin("kl", HASHES)
 
 
+@pytest.mark.parametrize(
+    "estimator, link, scale",
+    [
+        ("separable", Link(), "kl"),
+        ("clado", Link(), "kl"),
+        ("tempered", Link(), "tempered score"),
+        ("gram", Link(), "gram score"),
+        ("gram", Link(2.0), "kl"),
+    ],
+)
+def test_losses_say_what_they_are_in(profile, estimator, link, scale):
+    assert replace(profile, estimator=estimator, link=link).scale == scale
+
+
 def test_an_empty_profile_can_be_kept(tmp_path):
     LossProfile("kl", HASHES, {}).save(tmp_path / "loss.arrow")
     assert LossProfile.load(tmp_path / "loss.arrow").layers == ()

@@ -1,0 +1,1 @@
+../../bitplan/file_lock.py
