@@ -1,6 +1,7 @@
 """What each step of recovery gains, on images that were not calibrated on.
 
-    python benchmarks/recovery.py [NETWORK ...] [--policies int4,int3,...|FILE.json] [--images N] [--calibration N] [--json FILE]
+    python benchmarks/recovery.py [NETWORK ...] [--policies int4,int3,...|FILE.json] [--steps STEPS]
+        [--images N] [--calibration N] [--json FILE]
 
 Each policy is carried out with the first step, the first two, and so on (bitplan/recovery_names.py), from calibration
 images alone. Columns: KL to full precision, accuracy and agreement with full precision; the loss on held-back calibration
@@ -26,7 +27,7 @@ from bitplan.policies.menu import menu_for
 from bitplan.policies.policy_file import read_policy
 from bitplan.policies.realise import recover
 from bitplan.profiles.metrics import divergence, log_probabilities
-from bitplan.recovery_names import STEPS
+from bitplan.recovery_names import STEPS, steps_named
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -55,14 +56,14 @@ def variants_of(case: Case, policy: str) -> dict[str, Variant]:
     return found
 
 
-def measure(case: Case, policy: str) -> list[dict[str, object]]:
+def measure(case: Case, policy: str, steps: tuple[str, ...] = STEPS) -> list[dict[str, object]]:
     """The rows of one policy."""
     simulator = Simulator(case.network, case.weights)
     reference = simulated(simulator, case.test, case.batch)
     variants, records, rows = variants_of(case, policy), InMemory(), []
-    for count in range(len(STEPS) + 1):
+    for count in range(len(steps) + 1):
         begin = time.process_time()
-        found = recover(case.network, case.weights, case.calibration, variants, STEPS[:count], records=records)
+        found = recover(case.network, case.weights, case.calibration, variants, steps[:count], records=records)
         seconds = time.process_time() - begin
         layers, ranges = found.realisation.layers, found.realisation.ranges
         outputs = simulated(simulator, case.test, case.batch, layers, ranges)
@@ -102,14 +103,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--policies", default=POLICIES)
+    parser.add_argument("--steps", default="strong", help="steps and presets")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--calibration", type=int, help="how many images; up to 9,000 of CIFAR-10")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    steps = steps_named(arguments.steps.split(","))
     rows: list[dict[str, object]] = []
     for case in cases(arguments.networks):
         for policy in arguments.policies.split(","):
-            rows += measure(chosen(case, arguments.images, arguments.calibration), policy)
+            rows += measure(chosen(case, arguments.images, arguments.calibration), policy, steps)
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1))
 

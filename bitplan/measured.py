@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +17,8 @@ from bitplan.optimizer.predict import predict
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.journal import Journal
+from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
 from bitplan.progress import Reporter
 from bitplan.result import MeasuredLatency, Outcome
@@ -36,15 +40,31 @@ class CarriedOut:
     resident_bytes: int
 
 
-def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
-    """Realises the policy on the calibration images and packs the artifact."""
-    from bitplan.policies.realise import realise
+@dataclass(frozen=True)
+class Packed:
+    """An artifact, and the loss on held-back calibration images after each step of recovery."""
 
-    with reporter.stage("carrying the policy out") as report:
-        carried = realise(
-            trained.network, trained.weights, trained.data.calibration_x, policy.variants, progress=report
+    artifact: bytes
+    recovery: Mapping[str, float]
+
+
+def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Packed:
+    """Realises the policy on the calibration images, going on where an interrupted run was, and packs the artifact."""
+    from bitplan.policies.realise import recover
+
+    steps, images = config.recovery_steps, trained.data.calibration_x
+    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps)}.journal"
+    with reporter.stage("carrying the policy out") as report, Journal(path, path.stem) as journal:
+        found = recover(
+            trained.network, trained.weights, images, policy.variants, steps, records=journal, progress=report
         )
-    return pack_artifact(
+    path.unlink(missing_ok=True)
+    recovery = {gain.step: gain.loss for gain in found.gains}
+    if recovery:
+        losses = ", ".join(f"{step} {loss:.4g}" for step, loss in recovery.items())
+        reporter.say(f"loss on held-back calibration images: {losses}")
+    carried = found.realisation
+    artifact = pack_artifact(
         trained.network,
         trained.weights,
         carried.layers,
@@ -53,6 +73,17 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
         policy_hash=policy_hash(policy),
         planned_batch=config.batch,
     )
+    return Packed(artifact, recovery)
+
+
+def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str]) -> str:
+    """All that a realisation depends on."""
+    from bitplan.profiles.measure_loss import CODE, profile_hashes
+
+    sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
+    hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def carry_out(
@@ -66,7 +97,8 @@ def carry_out(
     """Realises, packs, times in a fresh process, and evaluates on the test images with the runtime."""
     from bitplan.kernels import Runtime
 
-    artifact = pack(trained, policy, config, reporter)
+    packed = pack(trained, policy, config, reporter)
+    artifact = packed.artifact
     latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:
@@ -80,7 +112,7 @@ def carry_out(
             metric=metric_of(config),
         )
     predicted = policy.predicted.get("latency_ms")
-    outcome = Outcome(name, len(artifact), predicted, latency, evaluation)
+    outcome = Outcome(name, len(artifact), predicted, latency, evaluation, packed.recovery)
     return CarriedOut(policy, artifact, outcome, runtime.weight_bytes + runtime.arena_bytes * config.batch)
 
 

@@ -35,7 +35,7 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
 
     reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
     trained = load_trained(config, reporter)
-    return pack(trained, validate_against(policy, trained.network), config, reporter)
+    return pack(trained, validate_against(policy, trained.network), config, reporter).artifact
 
 
 def _carries_out(artifact: Path, policy: bytes) -> bool:

@@ -40,6 +40,8 @@ class Outcome:
     predicted_latency_ms: float | None
     latency: MeasuredLatency | None
     evaluation: Evaluation | None
+    recovery: Mapping[str, float] = field(default_factory=dict)
+    """The loss on held-back calibration images after rounding and after each step of recovery, in their order."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Result:
                 "standard_error": evaluation.drop_standard_error,
                 "images": evaluation.images,
             }
+        if outcome and outcome.recovery:
+            result["recovery"] = [{"step": step, "held_back_loss": loss} for step, loss in outcome.recovery.items()]
         if self.comparison:
             result["comparison"] = [outcome_json(other) for other in self.comparison]
         return result

@@ -65,7 +65,9 @@ def recover(
     fitted, held_back = split(images)
     if held_back is None or not needed:
         recoveries, finished = [LAYER_STEPS[step] for step in alone], LayerRecords(records, " ".join(alone))
-        result = realise(network, weights, fitted, variants, recoveries=recoveries, records=records, progress=progress)
+        result = realise(
+            network, weights, fitted, variants, recoveries=recoveries, finished=finished, progress=progress
+        )
         return Recovered(result, ())
     simulator, batch = Simulator(network, weights), default_batch(network)
     if progress:
@@ -86,7 +88,7 @@ def recover(
             ranges=ranges,
             recoveries=[LAYER_STEPS[step] for step in alone[:count]],
             finished=LayerRecords(records, " ".join(alone[:count])),
-            progress=progress if count == len(alone) else None,
+            progress=progress,
         )
         judge(alone[count - 1] if count else ROUNDED, result)
     if TUNE in steps:
