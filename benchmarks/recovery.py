@@ -72,7 +72,7 @@ def measure(case: Case, policy: str, steps: tuple[str, ...] = STEPS) -> list[dic
                 "network": case.name,
                 "policy": policy,
                 "step": found.gains[-1].step,
-                "held_back_loss": found.gains[-1].loss,
+                "held_back_loss": found.gains[-1].held_back_loss,
                 "kl": float(divergence(log_probabilities(reference), log_probabilities(outputs)).mean()),
                 "accuracy": float((outputs.argmax(1) == case.labels).mean()),
                 "agreement": float((outputs.argmax(1) == reference.argmax(1)).mean()),

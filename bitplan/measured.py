@@ -21,6 +21,7 @@ from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
 from bitplan.progress import Reporter
+from bitplan.recovery_names import Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
@@ -42,10 +43,10 @@ class CarriedOut:
 
 @dataclass(frozen=True)
 class Packed:
-    """An artifact, and the loss on held-back calibration images after each step of recovery."""
+    """An artifact, and what rounding and each step of recovery came to."""
 
     artifact: bytes
-    recovery: Mapping[str, float]
+    recovery: tuple[Gain, ...]
 
 
 def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Packed:
@@ -59,9 +60,8 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
             trained.network, trained.weights, images, policy.variants, steps, records=journal, progress=report
         )
     path.unlink(missing_ok=True)
-    recovery = {gain.step: gain.loss for gain in found.gains}
-    if recovery:
-        losses = ", ".join(f"{step} {loss:.4g}" for step, loss in recovery.items())
+    if found.gains:
+        losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
         reporter.say(f"loss on held-back calibration images: {losses}")
     carried = found.realisation
     artifact = pack_artifact(
@@ -73,7 +73,7 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
         policy_hash=policy_hash(policy),
         planned_batch=config.batch,
     )
-    return Packed(artifact, recovery)
+    return Packed(artifact, found.gains)
 
 
 def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str]) -> str:

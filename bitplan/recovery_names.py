@@ -1,8 +1,9 @@
-"""How the steps that recover accuracy are named, without what they need."""
+"""How the steps that recover accuracy are named, and what is told of each; without torch, which they need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from bitplan.errors import UsageError
 from bitplan.suggest import suggestion
@@ -12,6 +13,16 @@ STEPS = (CORRECT, RECONSTRUCT, TUNE)
 """In the order in which they are carried out."""
 
 PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """The loss on held-back calibration images after a step: KL to full precision, or the relative squared error where
+    the outputs are no scores. A step is kept if that fell."""
+
+    step: str
+    held_back_loss: float
+    kept: bool
 
 
 def steps_named(names: Iterable[str], field: str = "recovery") -> tuple[str, ...]:

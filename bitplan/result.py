@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from bitplan.evaluate import Evaluation
 from bitplan.network import Network
 from bitplan.policies.policy import Policy
+from bitplan.recovery_names import Gain
 from bitplan.targets import Targets, format_bytes
 
 MET, MISSED, PLANNED = "met", "missed", "planned"
@@ -40,8 +41,8 @@ class Outcome:
     predicted_latency_ms: float | None
     latency: MeasuredLatency | None
     evaluation: Evaluation | None
-    recovery: Mapping[str, float] = field(default_factory=dict)
-    """The loss on held-back calibration images after rounding and after each step of recovery, in their order."""
+    recovery: Sequence[Gain] = ()
+    """What rounding and each step of recovery came to, in their order."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Result:
                 "images": evaluation.images,
             }
         if outcome and outcome.recovery:
-            result["recovery"] = [{"step": step, "held_back_loss": loss} for step, loss in outcome.recovery.items()]
+            result["recovery"] = [asdict(gain) for gain in outcome.recovery]
         if self.comparison:
             result["comparison"] = [outcome_json(other) for other in self.comparison]
         return result

@@ -12,12 +12,11 @@ from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Images
 from bitplan.policies.realise.pipeline import RECOVERIES, Realisation, quantise, realise
 from bitplan.policies.realise.reconstruct import reconstruct
-from bitplan.policies.realise.recover import Gain, Recovered, recover
+from bitplan.policies.realise.recover import Recovered, recover
 from bitplan.policies.realise.subject import Recovery, Subject
 
 __all__ = [
     "RECOVERIES",
-    "Gain",
     "Images",
     "Realisation",
     "Recovered",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitplan.formats import Ranges
 from bitplan.network import Network, Weights
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.checkpoint import LayerRecords, Records
@@ -16,7 +15,7 @@ from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
 from bitplan.policies.realise.tune import tune
-from bitplan.recovery_names import TUNE
+from bitplan.recovery_names import TUNE, Gain
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -25,15 +24,6 @@ HELD_BACK = 5
 
 ROUNDED = "rounded"
 """What comes before the first step."""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The loss (KL to full precision, or relative squared error where there are no scores) on the held-back images after
-    a step."""
-
-    step: str
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -56,9 +46,10 @@ def recover(
 ) -> Recovered:
     """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W].
 
-    All steps are fitted to four fifths of the images; the others judge them. Fewer than HELD_BACK images are all fitted
-    to, and `tune`, which needs a judge, is left out. With every layer float32 the network stays bit-identical. With
-    `records` an interrupted call goes on behind the last finished layer or epoch. Raises as `realise`.
+    All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
+    is left out. Fewer than HELD_BACK images are all fitted to, and `tune`, which needs a judge, is left out. With every
+    layer float32 the network stays bit-identical. With `records` an interrupted call goes on behind the last finished
+    layer or epoch. Raises as `realise`.
     """
     alone = layer_steps(steps)
     needed = code_formats(variants.values())
@@ -72,15 +63,19 @@ def recover(
     simulator, batch = Simulator(network, weights), default_batch(network)
     if progress:
         progress(0, len(network.layers), "activation ranges")
-    ranges: Ranges = calibrate(simulator, fitted, needed, batch=batch)
-    distance, gains = Distance(network, temperature=1.0), []
+    ranges = calibrate(simulator, fitted, needed, batch=batch)
+    distance = Distance(network, temperature=1.0)
+    gains: list[Gain] = []
+    best: Realisation | None = None
 
-    def judge(step: str, found: Realisation) -> None:
+    def judged(step: str, found: Realisation) -> Realisation:
         loss = held_back_distance(simulator, distance, found.layers, found.ranges, held_back, batch)
-        gains.append(Gain(step, loss))
+        kept = best is None or loss < min(gain.held_back_loss for gain in gains)
+        gains.append(Gain(step, loss, kept))
+        return found if kept or best is None else best
 
     for count in range(len(alone) + 1):
-        result = realise(
+        found = realise(
             network,
             weights,
             fitted,
@@ -90,17 +85,17 @@ def recover(
             finished=LayerRecords(records, " ".join(alone[:count])),
             progress=progress,
         )
-        judge(alone[count - 1] if count else ROUNDED, result)
+        best = judged(alone[count - 1] if count else ROUNDED, found)
+    assert best is not None
     if TUNE in steps:
 
         def report(done: int, total: int) -> None:
             if progress:
                 progress(done, total, "tuning scales and biases")
 
-        layers = tune(simulator, result.layers, ranges, fitted, held_back, records=records, progress=report)
-        result = Realisation(layers, result.ranges)
-        judge(TUNE, result)
-    return Recovered(result, tuple(gains))
+        layers = tune(simulator, best.layers, ranges, fitted, held_back, records=records, progress=report)
+        best = judged(TUNE, Realisation(layers, ranges))
+    return Recovered(best, tuple(gains))
 
 
 def split(images: Images) -> tuple[Images, Images | None]:
