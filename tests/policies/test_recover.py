@@ -235,7 +235,7 @@ class TestRecover:
         assert after.ranges == before.ranges
         assert all(np.array_equal(after.layers[n].levels, before.layers[n].levels) for n in before.layers)
 
-    @pytest.mark.parametrize("last", range(1, 12))
+    @pytest.mark.parametrize("last", [8, 16, 20])  # in a cheap walk, in reconstruction, in tuning
     def test_an_interrupted_one_gives_the_same(self, small, last):
         variants = uniform(small, Variant("ternary"))
         whole = recover(small.network, small.weights, small.images, variants, STEPS)
