@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_the_old_file(command: Command, folder: Path, monkeyp
         "bitplan.profiling.measure_latency",
         "bitplan.profiles.measure_loss.measure",
         "bitplan.workflow.plan",
-        "bitplan.policies.realise.realise",
+        "bitplan.policies.realise.recover",
         "bitplan.measured.measure_policy",
     ],
 )
