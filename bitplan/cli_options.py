@@ -15,6 +15,7 @@ from bitplan.config import DEFAULT_FILE, Config, load_config, merge
 from bitplan.errors import UsageError
 from bitplan.profiles.estimators import ESTIMATORS
 from bitplan.progress import Reporter
+from bitplan.recovery_names import PRESETS, STEPS
 
 SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
 
@@ -46,6 +47,9 @@ OPTIONS: dict[str, Any] = {
     "encodings": _option(list[str], CHOICES, "The menu: encodings, variants or presets."),
     "pin": _option(list[str], CHOICES, "layer=encoding; the layer may be a pattern."),
     "exclude": _option(list[str], CHOICES, "Layer (or pattern) kept in float32."),
+    "recovery": _option(
+        list[str], CHOICES, f"How accuracy is won back: {', '.join(STEPS)}, or {', '.join(PRESETS)}; several by commas."
+    ),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
     "hybrid": _option(
         bool, CHOICES, "Replace layers inside the torch module; the rest stays there.", "--hybrid/--no-hybrid"

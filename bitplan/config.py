@@ -35,6 +35,7 @@ from bitplan.config_values import (
 from bitplan.data import DEFAULT_CALIBRATION
 from bitplan.errors import UsageError
 from bitplan.network import Preprocessing
+from bitplan.recovery_names import steps_named
 from bitplan.suggest import suggestion
 from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds
 from bitplan.yaml_file import read_mapping_file
@@ -67,6 +68,8 @@ class Config:
     encodings: tuple[str, ...] = ()
     pin: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    recovery: tuple[str, ...] = ("balanced",)
+    """Steps and presets (recovery_names.py) that make up for rounding when a policy is carried out."""
     compare: tuple[str, ...] = ("float32", "int8")
     """Uniform policies carried out beside ours: variants, `fitting` for all that meet the limits, or `none`."""
     threads: int = 1
@@ -110,7 +113,16 @@ class Config:
         if 0 < self.link_policies < 3:
             raise UsageError(f"link_policies is {self.link_policies}, but a link needs 3 at least; give 0 for no link")
         channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
-        _ = self.targets, self.preprocessing_over(Preprocessing((0.0,) * channels, (1.0,) * channels))
+        _ = (
+            self.targets,
+            self.recovery_steps,
+            self.preprocessing_over(Preprocessing((0.0,) * channels, (1.0,) * channels)),
+        )
+
+    @property
+    def recovery_steps(self) -> tuple[str, ...]:
+        """The steps that `recovery` stands for, in their order."""
+        return steps_named(self.recovery)
 
     @property
     def targets(self) -> Targets:
@@ -161,6 +173,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "encodings": texts,
     "pin": texts,
     "exclude": texts,
+    "recovery": texts,
     "compare": texts,
     "threads": whole(1),
     "batch": whole(1),

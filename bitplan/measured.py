@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bitplan.config import Config
 from bitplan.data import Dataset
@@ -16,11 +18,17 @@ from bitplan.optimizer.predict import predict
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.journal import Journal
+from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
 from bitplan.progress import Reporter
+from bitplan.recovery_names import Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
+
+if TYPE_CHECKING:
+    from bitplan.policies.realise import Realisation, Recovered
 
 TIMINGS = 3
 BUSY = 1.15
@@ -47,14 +55,26 @@ class CarriedOut:
     resident_bytes: int
 
 
-def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
-    """Realises the policy on the calibration images and packs the artifact."""
-    from bitplan.policies.realise import realise
+def recovered(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Recovered:
+    """Realises the policy on the calibration images, going on where an interrupted run was, and says what rounding and
+    each step of recovery came to."""
+    from bitplan.policies.realise import recover
 
-    with reporter.stage("carrying the policy out") as report:
-        carried = realise(
-            trained.network, trained.weights, trained.data.calibration_x, policy.variants, progress=report
+    steps, images = config.recovery_steps, trained.data.calibration_x
+    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps)}.journal"
+    with reporter.stage("carrying the policy out") as report, Journal(path, path.stem) as journal:
+        found = recover(
+            trained.network, trained.weights, images, policy.variants, steps, records=journal, progress=report
         )
+    path.unlink(missing_ok=True)
+    if found.gains:
+        losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
+        reporter.say(f"loss on held-back calibration images: {losses}")
+    return found
+
+
+def packed(trained: Trained, policy: Policy, carried: Realisation, config: Config) -> bytes:
+    """The artifact of a realised policy."""
     return pack_artifact(
         trained.network,
         trained.weights,
@@ -66,6 +86,16 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
     )
 
 
+def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str]) -> str:
+    """All that a realisation depends on."""
+    from bitplan.profiles.measure_loss import CODE, profile_hashes
+
+    sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
+    hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def carry_out(
     trained: Trained,
     policy: Policy,
@@ -75,15 +105,30 @@ def carry_out(
     name: str = "our plan",
 ) -> CarriedOut:
     """Realises, packs, times in a fresh process, and evaluates on the test images with the runtime."""
+    found = recovered(trained, policy, config, reporter)
+    artifact = packed(trained, policy, found.realisation, config)
+    return measured(trained, policy, artifact, config, reporter, device, name, found.gains)
+
+
+def measured(
+    trained: Trained,
+    policy: Policy,
+    artifact: bytes,
+    config: Config,
+    reporter: Reporter,
+    device: DeviceProfile | None,
+    name: str = "our plan",
+    recovery: Sequence[Gain] = (),
+) -> CarriedOut:
+    """Times an artifact in a fresh process, and evaluates it on the test images with the runtime."""
     from bitplan.kernels import Runtime
 
-    artifact = pack(trained, policy, config, reporter)
     latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:
         outputs = outputs_of(runtime_run(runtime), trained.data.test_x, config.batch, report)
     resident = runtime.weight_bytes + runtime.arena_bytes * config.batch
-    return judged(trained, trained.network, policy, artifact, latency, outputs, resident, config, name)
+    return judged(trained, trained.network, policy, artifact, latency, outputs, resident, config, name, recovery)
 
 
 def judged(
@@ -96,6 +141,7 @@ def judged(
     resident_bytes: int,
     config: Config,
     name: str,
+    recovery: Sequence[Gain] = (),
 ) -> CarriedOut:
     """What came of a policy, by its outputs on the test images, which have the names and shapes of `network`'s."""
     evaluation = evaluate(
@@ -106,7 +152,8 @@ def judged(
         loss_metric=config.loss_metric,
         metric=metric_of(config),
     )
-    outcome = Outcome(name, len(artifact), policy.predicted.get("latency_ms"), latency, evaluation)
+    predicted = policy.predicted.get("latency_ms")
+    outcome = Outcome(name, len(artifact), predicted, latency, evaluation, recovery)
     return CarriedOut(policy, artifact, outcome, resident_bytes)
 
 

@@ -30,12 +30,13 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
     policy = read_policy(path)
     if artifact.exists() and _carries_out(artifact, policy_hash(policy)):
         return artifact.read_bytes()
-    from bitplan.measured import pack
+    from bitplan.measured import packed, recovered
     from bitplan.trained import load_trained
 
     reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
     trained = load_trained(config, reporter)
-    return pack(trained, validate_against(policy, trained.network), config, reporter)
+    policy = validate_against(policy, trained.network)
+    return packed(trained, policy, recovered(trained, policy, config, reporter).realisation, config)
 
 
 def _carries_out(artifact: Path, policy: bytes) -> bool:

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from bitplan.evaluate import Evaluation
 from bitplan.network import Network
 from bitplan.policies.policy import Policy
+from bitplan.recovery_names import Gain
 from bitplan.targets import Targets, format_bytes
 
 MET, MISSED, PLANNED = "met", "missed", "planned"
@@ -40,6 +41,8 @@ class Outcome:
     predicted_latency_ms: float | None
     latency: MeasuredLatency | None
     evaluation: Evaluation | None
+    recovery: Sequence[Gain] = ()
+    """What rounding and each step of recovery came to, in their order."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Result:
                 "standard_error": evaluation.drop_standard_error,
                 "images": evaluation.images,
             }
+        if outcome and outcome.recovery:
+            result["recovery"] = [asdict(gain) for gain in outcome.recovery]
         if self.comparison:
             result["comparison"] = [outcome_json(other) for other in self.comparison]
         return result

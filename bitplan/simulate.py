@@ -58,6 +58,10 @@ class Simulator:
         self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) if mean else None
         self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1) if std else None
 
+    def arrays(self, node: Node) -> tuple[Tensor, Tensor]:
+        """A node's float32 weight and bias, or scale and shift, as they were given but for the order in memory."""
+        return self._weights[node.name]
+
     @torch.inference_mode()
     def preprocess(self, raw: Array) -> Tensor:
         """(x - mean) / std of raw [N, ...] on its stated scale, as float32 channels first.

@@ -18,6 +18,7 @@ from bitplan.compute import BYTES
 from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
 from bitplan.encodings.binary import Binary
 from bitplan.encodings.bits import elias_fano, elias_fano_size, from_elias_fano
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
@@ -58,6 +59,15 @@ class Apb(Binary):
             scale = round_to_half(np.maximum((rows * levels).sum(1), 0) / np.maximum(energy, 1))
         return replace(binary, scale=scale, levels=levels.reshape(weight.shape), kept_positions=positions)
 
+    def grid(self, layer: EncodedLayer) -> Grid:
+        """The layer's unit stays as it is too."""
+        count, unit = layer.shape.count, unit_of(layer)
+        kept = np.zeros(count, bool)
+        kept[layer.kept_positions] = True
+        lowest, step = np.where(kept, -TOP, -unit), np.where(kept, 1, 2 * unit)
+        size = (layer.shape.out_channels, -1)
+        return Grid(lowest.reshape(size), step.reshape(size), -lowest.reshape(size))
+
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
         return self.kept(shape, variant)
 
@@ -79,10 +89,8 @@ class Apb(Binary):
         rank[stream_order(layer.shape)] = np.arange(layer.shape.count)
         positions = rank[layer.kept_positions]
         ascending = np.argsort(positions)
-        levels = layer.levels.reshape(-1)
-        unit = abs(int(np.delete(levels, layer.kept_positions)[0]))
-        kept = levels[layer.kept_positions[ascending]]
-        return bytes([unit]) + kept.tobytes() + elias_fano(positions[ascending], layer.shape.count)
+        kept = layer.levels.reshape(-1)[layer.kept_positions[ascending]]
+        return bytes([unit_of(layer)]) + kept.tobytes() + elias_fano(positions[ascending], layer.shape.count)
 
     def unpack_extra(self, data: bytes, layer: EncodedLayer) -> EncodedLayer:
         count, size = self.kept(layer.shape, layer.variant), layer.shape.count
@@ -98,6 +106,11 @@ class Apb(Binary):
         levels = unit * layer.levels
         levels.reshape(-1)[positions] = kept
         return replace(layer, levels=levels, kept_positions=positions[ascending])
+
+
+def unit_of(layer: EncodedLayer) -> int:
+    """The magnitude of the levels that are not kept."""
+    return abs(int(np.delete(layer.levels.reshape(-1), layer.kept_positions)[0]))
 
 
 def farthest(magnitudes: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings.base import FloatArray
+from bitplan.encodings.base import EncodedLayer, FloatArray
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.levels import LevelEncoding, best_scale
 from bitplan.variant import Variant
 
@@ -19,6 +20,9 @@ class Int8(LevelEncoding):
 
     def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:
         return best_scale(rows, 127, lambda ratio: np.clip(np.rint(ratio), -127, 127))
+
+    def grid(self, layer: EncodedLayer) -> Grid:
+        return Grid.of(-127, 1, 127)
 
     def code_bytes(self, count: int) -> int:
         return count

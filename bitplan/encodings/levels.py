@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
 from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, halves, padded, round_to_half
 from bitplan.encodings.bits import pack_bits, packed_size, unpack_bits
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
@@ -50,6 +51,10 @@ class LevelEncoding(Encoding):
     def resident_code_bytes(self, count: int) -> int:
         """Bytes of `count` codes in memory: as stored unless said otherwise."""
         return self.code_bytes(count)
+
+    @abstractmethod
+    def grid(self, layer: EncodedLayer) -> Grid:
+        """The levels that each weight of a layer may take while its size, and which weights are kept, stay the same."""
 
     # -- what follows from it ------------------------------------------------------------------------------------
 
@@ -145,6 +150,9 @@ class UniformEncoding(LevelEncoding):
             return np.asarray(np.clip(2 * np.floor(ratio / 2) + 1, -top, top), np.float32)
 
         return best_scale(rows, top, round_to_levels)
+
+    def grid(self, layer: EncodedLayer) -> Grid:
+        return Grid.of(1 - 2**self.bits, 2, 2**self.bits - 1)
 
     def code_bytes(self, count: int) -> int:
         return packed_size(count, self.bits)

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings.base import FloatArray
+from bitplan.encodings.base import EncodedLayer, FloatArray
 from bitplan.encodings.bits import packed_size
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.levels import LevelEncoding
 from bitplan.errors import FileFormatError
 from bitplan.variant import Variant
@@ -33,6 +34,9 @@ class Ternary(LevelEncoding):
         levels = np.where((magnitudes >= threshold) & (magnitudes > 0), np.sign(rows), 0).astype(np.int8)
         nonzeros = np.maximum(np.abs(levels).sum(1), 1)
         return levels, ((rows * levels).sum(1) / nonzeros).astype(np.float32)
+
+    def grid(self, layer: EncodedLayer) -> Grid:
+        return Grid.of(-1, 1, 1)
 
     def code_bytes(self, count: int) -> int:
         return -(-count // 5)

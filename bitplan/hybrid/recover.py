@@ -1,4 +1,4 @@
-"""Local recovery of a leaf: its channels' means and scales on the inputs that it gets in the user's module."""
+"""Recovery of a leaf on the inputs that it gets in the user's module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bitplan.hybrid.twin import Held, layer_node, leaf_simulator
 from bitplan.kernels.torch_modules import float_weights
 from bitplan.policies.realise.front import Front
 from bitplan.policies.realise.pipeline import RECOVERIES, quantise
-from bitplan.policies.realise.subject import Subject
+from bitplan.policies.realise.subject import Recovery, Subject
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, Variant
 
@@ -46,9 +46,14 @@ def leaf_inputs(runner: Runner, leaf: Leaf, images: NDArray[Any]) -> Inputs:
 
 
 def recovered(
-    leaf: Leaf, variant: Variant, held: Held, full: Sequence[Tensor], quantised: Sequence[Tensor]
+    leaf: Leaf,
+    variant: Variant,
+    held: Held,
+    full: Sequence[Tensor],
+    quantised: Sequence[Tensor],
+    recoveries: Sequence[Recovery] = RECOVERIES,
 ) -> EncodedLayer:
-    """The leaf as `variant` with its channels corrected (policies/realise): `full` and `quantised` are its inputs on the
+    """The leaf as `variant` after these steps (policies/realise): `full` and `quantised` are its inputs on the
     same images in the full-precision module and behind the leaves that are encoded already."""
     simulator = leaf_simulator(leaf)
     network, node = simulator.network, layer_node(simulator.network)
@@ -60,7 +65,7 @@ def recovered(
     fronts = [_front(simulator, [pair[side] for pair in pairs], source) for side in (0, 1)]
     formats = derive_formats(network, {node.name: variant})
     subject = Subject(node, fronts[0], fronts[1], {source: held}, formats)
-    for recover in RECOVERIES:
+    for recover in recoveries:
         layer = recover(subject, layer)
     return layer
 

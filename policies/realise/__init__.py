@@ -1,7 +1,8 @@
 """Carrying a policy out: calibrate the ranges, quantise every layer, recover what quantisation cost.
 
 Steps that act on one layer are functions of their own files (`Recovery`); `realise` applies them in the order of the
-data flow, each layer on what the layers realised before it really deliver.
+data flow, each layer on what the layers realised before it really deliver. `recover` adds the steps that act on the whole
+network, and measures what each step gains.
 """
 
 from __future__ import annotations
@@ -10,6 +11,21 @@ from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Images
 from bitplan.policies.realise.pipeline import RECOVERIES, Realisation, quantise, realise
+from bitplan.policies.realise.reconstruct import reconstruct
+from bitplan.policies.realise.recover import Recovered, recover
 from bitplan.policies.realise.subject import Recovery, Subject
 
-__all__ = ["RECOVERIES", "Images", "Realisation", "Recovery", "Subject", "calibrate", "correct", "quantise", "realise"]
+__all__ = [
+    "RECOVERIES",
+    "Images",
+    "Realisation",
+    "Recovered",
+    "Recovery",
+    "Subject",
+    "calibrate",
+    "correct",
+    "quantise",
+    "realise",
+    "reconstruct",
+    "recover",
+]

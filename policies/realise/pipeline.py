@@ -12,6 +12,7 @@ from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range, Ranges, derive_formats
 from bitplan.network import Network, Node, Weights
 from bitplan.policies.realise.calibrate import calibrate
+from bitplan.policies.realise.checkpoint import LayerRecords
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
 from bitplan.policies.realise.subject import Recovery, Subject
@@ -61,12 +62,14 @@ def realise(
     recoveries: Sequence[Recovery] = RECOVERIES,
     batch: int | None = None,
     memory: int = MEMORY,
+    finished: LayerRecords | None = None,
     progress: Progress | None = None,
 ) -> Realisation:
     """Carries out one variant per layer with the help of raw calibration images [N, C, H, W].
 
     `ranges` are calibrated if not given. If the values of all images do not fit into `memory` bytes, recovery uses
     as many images as do; a channel's statistics come from all pixels, so large images need fewer of them.
+    Layers that are in `finished` are taken from there, others are put there once they are recovered.
     With every layer float32 the network stays bit-identical. Raises UsageError for a missing or unknown layer.
     """
     check_variants(network, variants)
@@ -86,15 +89,21 @@ def realise(
     images = take(images, slice(min(count_images(images), max(1, memory // (2 * peak_bytes(simulator))))))
     full = Front.of_images(simulator, images, batch)
     quantised = full.fork()
+    finished = finished or LayerRecords(None, "")
     for done, node in enumerate(network.layers):
         if progress:
             progress(done, len(network.layers), f"{node.name} as {variants[node.name]}")
         position = network.nodes.index(node)
         full.advance(position)
         quantised.advance(position, layers, held, formats)
+        known = finished.get(node.name, network.weight_shape(node), variants[node.name])
+        if known is not None:
+            layers[node.name] = known
+            continue
         subject = Subject(node, full, quantised, held, formats)
         for recover in recoveries:
             layers[node.name] = recover(subject, layers[node.name])
+        finished.add(node.name, layers[node.name])
     if progress:
         progress(len(network.layers), len(network.layers), "realised")
     return Realisation(layers, held)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
@@ -40,6 +43,26 @@ class Subject:
                     _by_channel(self.full.simulator.node(bare, full[:1]), bare),
                     _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer, held), bare),
                 )
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch by batch, what the layer reads behind the realised prefix, and what it makes before residual and
+        activation in the full-precision network, as rows by channel [C, M]."""
+        bare = replace(self.node, op=_bare(self.node.op))
+        ours = self.quantised.inputs(self.node, self.ranges, self.formats)
+        with torch.inference_mode():
+            for full, quantised in zip(self.full.inputs(self.node), ours, strict=True):
+                yield quantised[0], _by_channel(self.full.simulator.node(bare, full[:1]), bare)
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """The layer's weight in full precision."""
+        return np.asarray(self.full.simulator.arrays(self.node)[0].numpy())
+
+    @property
+    def rows(self) -> int:
+        """Output pixels of the layer over all images."""
+        images = sum(len(values[self.node.inputs[0]]) for values in self.full.batches)
+        return images * prod(self.node.shape) // self.full.simulator.network.weight_shape(self.node).out_channels
 
 
 Recovery = Callable[[Subject, EncodedLayer], EncodedLayer]

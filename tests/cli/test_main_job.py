@@ -105,6 +105,21 @@ def test_measured_profiles_are_reused(tiny: Command) -> None:
     assert "every choice is known" in again.err
 
 
+def test_recovery_is_chosen_and_what_each_step_gains_is_reported(tiny: Command) -> None:
+    strong = tiny("--budget", "3kB", "--encodings", "int3,binary", "--recovery", "strong")
+    assert strong.code == 0, strong.err
+    gains = strong.json["recovery"]
+    assert [gain["step"] for gain in gains] == ["rounded", "correct", "reconstruct", "tune"]
+    least = np.inf
+    for gain in gains:
+        assert gain["kept"] == (gain["held_back_loss"] < least)
+        least = min(least, gain["held_back_loss"])
+    assert "loss on held-back calibration images: rounded" in strong.err
+    fast = tiny("--budget", "3kB", "--encodings", "int3,binary", "--recovery", "fast").json
+    assert fast["file_bytes"] == strong.json["file_bytes"]
+    assert fast["recovery"] == gains[:2]
+
+
 def test_an_edited_policy_is_realised(tiny: Command, command: Command, folder: Path) -> None:
     tiny("--budget", "20kB", "-o", "out")
     path = folder / "out" / "policy.json"

@@ -35,6 +35,7 @@ FULL: dict[str, Any] = {
     "encodings": ["int8", "apb:kept=0.02"],
     "pin": ["fc=int8", "blocks.*=int4"],
     "exclude": ["stem"],
+    "recovery": ["correct", "tune"],
     "compare": ["fitting"],
     "threads": 2,
     "batch": 4,

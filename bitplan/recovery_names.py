@@ -1,0 +1,36 @@
+"""How the steps that recover accuracy are named, and what is told of each; without torch, which they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bitplan.errors import UsageError
+from bitplan.suggest import suggestion
+
+CORRECT, RECONSTRUCT, TUNE = "correct", "reconstruct", "tune"
+STEPS = (CORRECT, RECONSTRUCT, TUNE)
+"""In the order in which they are carried out."""
+
+PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """The loss on held-back calibration images after a step: KL to full precision, or the relative squared error where
+    the outputs are no scores. A step is kept if that fell."""
+
+    step: str
+    held_back_loss: float
+    kept: bool
+
+
+def steps_named(names: Iterable[str], field: str = "recovery") -> tuple[str, ...]:
+    """The steps that names of steps and presets stand for, in their order. Raises UsageError for an unknown name."""
+    wanted: set[str] = set()
+    for name in names:
+        if name not in STEPS and name not in PRESETS:
+            known = [*STEPS, *PRESETS]
+            raise UsageError(f"{field} {name!r} is no step; {suggestion(name, known, 'steps and presets')}")
+        wanted.update(PRESETS.get(name, (name,)))
+    return tuple(step for step in STEPS if step in wanted)

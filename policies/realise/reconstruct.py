@@ -1,0 +1,150 @@
+"""Weights rounded so that the layer's outputs come back, on what it reads behind the layers realised before it.
+
+With x what the layer reads there and y what it makes in full precision (before residual and activation), levels and
+scales of each output channel minimise the variance of w x - y; its mean is the bias's. It begins with the least-squares
+weights, which make up for errors of earlier layers too (GPTAQ, arXiv 2504.02692, does this column by column); then come
+error feedback (`rounding.error_feedback`) from a few scales, and, from the best, coordinate descent on levels and scales. At the
+end the channels' means and scales are corrected (correct.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.base import round_to_half
+from bitplan.encodings.levels import LevelEncoding
+from bitplan.policies.realise.correct import correct
+from bitplan.policies.realise.kept import exchanged
+from bitplan.policies.realise.moments import Doubles, InputMoments
+from bitplan.policies.realise.rounding import Problem, descend, error_feedback
+from bitplan.policies.realise.subject import Subject
+from bitplan.variant import F32
+
+STARTS = (0.8, 0.9, 1.0, 1.12)
+"""Factors on the encoding's own scales that error feedback begins with."""
+
+FINE = 16
+"""Levels from which on one start is enough: the encoding's own scale is the best there."""
+
+SWEEPS = 12
+"""Of coordinate descent at most; it usually ends earlier."""
+
+EXCHANGES = 3
+"""How often an APB layer may choose its kept weights anew."""
+
+DAMPING = 0.01
+"""Share of the covariance's diagonal at least that stands for the images that were not seen."""
+
+FOLLOW = 0.75
+"""How far the target goes from the full-precision weights (0) to the least-squares ones (1)."""
+
+
+def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
+    """The layer with levels, scales and bias of small output error on the calibration images. Its size and the number of
+    kept weights stay the same; a float32 layer comes back itself."""
+    if layer.variant.activation == F32:
+        return layer
+    return correct(subject, rounded(InputMoments.of(subject), layer, subject.weight))
+
+
+def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32]) -> EncodedLayer:
+    """The layer with new levels and scales from its full-precision `weight` [out, in / groups, height, width]. No row's
+    error variance (`InputMoments.error`) is above that of the layer as it came; in APB not their sum."""
+    encoding = encoding_of(layer.variant)
+    assert isinstance(encoding, LevelEncoding)
+    curvature = shrunk(moments)
+    full = weight.reshape(moments.cross.shape).astype(np.float64)
+    target = full + FOLLOW * missing(moments, curvature, full)
+    size = layer.levels.shape
+    fresh = encoding.quantise(target.reshape(size).astype(np.float32), layer.bias, layer.variant, layer.shape.groups)
+    problem = Problem(target, curvature, encoding.grid(fresh).to(len(fresh.scale), target.shape[2]))
+    found = searched(problem, Candidate.of(fresh, target.shape))
+    if len(fresh.kept_positions):
+        fresh, found = best_kept(encoding, problem, fresh, found)
+    new = replace(
+        fresh, levels=found.levels.reshape(size).astype(np.int8), scale=round_to_half(found.scale.reshape(-1))
+    )
+    before, after = (moments.error(Candidate.of(x, target.shape).rows) for x in (layer, new))
+    if len(fresh.kept_positions):
+        return new if after.sum() <= before.sum() else layer
+    better = (after <= before).reshape(-1)
+    return replace(
+        new,
+        levels=np.where(better.reshape(-1, 1, 1, 1), new.levels, layer.levels),
+        scale=round_to_half(np.where(better, new.scale, layer.scale)),
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Levels [G, R, K] and scales [G, R]."""
+
+    levels: Doubles
+    scale: Doubles
+
+    @classmethod
+    def of(cls, layer: EncodedLayer, shape: tuple[int, ...]) -> Candidate:
+        return cls(layer.levels.reshape(shape).astype(np.float64), layer.scale.reshape(shape[:2]).astype(np.float64))
+
+    @property
+    def rows(self) -> Doubles:
+        """The weights."""
+        return self.scale[..., None] * self.levels
+
+    def or_better(self, other: Candidate, problem: Problem) -> Candidate:
+        """The better of both, row by row."""
+        better = problem.error(other.levels, other.scale) < problem.error(self.levels, self.scale)
+        return Candidate(
+            np.where(better[..., None], other.levels, self.levels), np.where(better, other.scale, self.scale)
+        )
+
+
+def searched(problem: Problem, start: Candidate) -> Candidate:
+    """The best levels and scales of each row that error feedback and descent find from the scales of `start`."""
+    grid = problem.grid
+    coarse = int(((grid.highest - grid.lowest) // grid.step).min()) + 1 < FINE
+    found = start
+    for factor in STARTS if coarse else (1.0,):
+        scale = factor * start.scale
+        levels = error_feedback(problem, scale)
+        found = found.or_better(Candidate(levels, problem.fitted_scale(levels, scale)), problem)
+    return Candidate(*descend(problem, found.levels, found.scale, SWEEPS))
+
+
+def best_kept(
+    encoding: LevelEncoding, problem: Problem, layer: EncodedLayer, found: Candidate
+) -> tuple[EncodedLayer, Candidate]:
+    """An APB layer and its levels and scales after choosing the kept weights anew as long as that lowers the error."""
+    error = problem.error(found.levels, found.scale).sum()
+    for _ in range(EXCHANGES):
+        other = exchanged(problem, layer, found.levels, found.scale)
+        changed = replace(problem, grid=encoding.grid(other).to(len(other.scale), found.levels.shape[2]))
+        start = Candidate.of(other, found.levels.shape)
+        descended = Candidate(*descend(changed, start.levels, start.scale, SWEEPS))
+        after = changed.error(descended.levels, descended.scale).sum()
+        if after >= error:
+            break
+        layer, problem, found, error = other, changed, descended, after
+    return layer, found
+
+
+def shrunk(moments: InputMoments) -> Doubles:
+    """The covariance, drawn towards its diagonal the more the fewer rows it comes from."""
+    covariance = moments.covariance
+    columns = np.arange(covariance.shape[1])
+    diagonal = covariance[:, columns, columns]
+    share = max(DAMPING, len(columns) / (len(columns) + moments.count))
+    result = covariance * (1 - share)
+    # A value that is constant on the images still has to be rounded to something.
+    result[:, columns, columns] = diagonal + 1e-6 * max(float(diagonal.mean()), 1e-30)
+    return result
+
+
+def missing(moments: InputMoments, curvature: Doubles, weight: Doubles) -> Doubles:
+    """What the weights of least squared error have over those of full precision."""
+    short = moments.cross - weight @ moments.covariance
+    return np.asarray(np.linalg.solve(curvature, short.transpose(0, 2, 1)).transpose(0, 2, 1), np.float64)

@@ -1,0 +1,101 @@
+"""Rounding of weights to levels so that the layer's output error is small, not the weights'.
+
+All functions work on groups of rows at once: target v [G, R, K], symmetric curvature H [G, K, K] (a covariance of what
+the rows read), levels [G, R, K] and scales [G, R]; the error of a row is (s l - v)' H (s l - v).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitplan.encodings.grid import Grid
+
+Doubles = NDArray[np.float64]
+
+BLOCK = 64
+"""Columns whose effect on later ones is applied in one product."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised: the rows' target, their curvature, and the levels that each weight may take [G R, K]."""
+
+    target: Doubles
+    curvature: Doubles
+    grid: Grid
+
+    def error(self, levels: Doubles, scale: Doubles) -> Doubles:
+        """The error of every row, [G, R]."""
+        away = scale[..., None] * levels - self.target
+        return np.asarray(np.maximum((away * (away @ self.curvature)).sum(2), 0.0))
+
+    def fitted_scale(self, levels: Doubles, scale: Doubles) -> Doubles:
+        """The scales of least error for given levels; where that is not positive, the scale as it was."""
+        reached = levels @ self.curvature
+        energy = (levels * reached).sum(2)
+        best = (reached * self.target).sum(2) / np.where(energy > 0, energy, 1)
+        return np.where((energy > 0) & (best > 0), best, scale)
+
+    def nearest(self, ratio: Doubles, column: int) -> Doubles:
+        """The nearest level to each weight / scale [G, R] of one column."""
+        return self.grid.nearest(ratio.reshape(-1), column).reshape(ratio.shape)
+
+
+def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
+    """Levels for given scales, column by column, each column's error being made up for by the columns that are still
+    free (GPTQ, arXiv 2210.17323, section 3). Columns of most curvature come first ("act-order" of its code)."""
+    groups, _, columns = problem.target.shape
+    order = np.argsort(-np.einsum("gkk->gk", problem.curvature).sum(0), kind="stable")
+    curvature = problem.curvature[:, order][:, :, order]
+    # Rows of the upper Cholesky factor of the inverse hold how an error is spread over the later columns.
+    factor = np.linalg.cholesky(np.linalg.inv(curvature)).transpose(0, 2, 1)
+    left = problem.target[:, :, order].copy()
+    levels = np.empty_like(left)
+    safe = np.where(scale > 0, scale, 1.0)
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        errors = np.empty((groups, left.shape[1], stop - start))
+        for j in range(start, stop):
+            found = problem.nearest(left[:, :, j] / safe, int(order[j]))
+            levels[:, :, j] = found
+            error = (left[:, :, j] - scale * found) / factor[:, None, j, j]
+            left[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
+            errors[:, :, j - start] = error
+        left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    result = np.empty_like(levels)
+    result[:, :, order] = levels
+    return result
+
+
+def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> tuple[Doubles, Doubles]:
+    """Cyclic coordinate descent on the levels with the closed-form scale after each sweep: no step raises any row's
+    error. Ends early once no level changes."""
+    groups, rows, columns = levels.shape
+    levels = levels.copy()
+    diagonal = np.einsum("gkk->gk", problem.curvature)
+    for _ in range(sweeps):
+        safe = np.where(scale > 0, scale, 1.0)
+        slope = (scale[..., None] * levels - problem.target) @ problem.curvature
+        changed = False
+        for start in range(0, columns, BLOCK):
+            stop = min(start + BLOCK, columns)
+            moves = np.zeros((groups, rows, stop - start))
+            local = slope[:, :, start:stop]
+            for j in range(start, stop):
+                curve = np.maximum(diagonal[:, None, j], 1e-300)
+                wanted = levels[:, :, j] - local[:, :, j - start] / (curve * safe)
+                move = np.where(scale > 0, problem.nearest(wanted, j) - levels[:, :, j], 0.0)
+                if not move.any():
+                    continue
+                levels[:, :, j] += move
+                moves[:, :, j - start] = step = scale * move
+                local += step[:, :, None] * problem.curvature[:, None, j, start:stop]
+                changed = True
+            slope[:, :, stop:] += moves @ problem.curvature[:, start:stop, stop:]
+        scale = problem.fitted_scale(levels, scale)
+        if not changed:
+            break
+    return levels, scale

@@ -1,0 +1,283 @@
+"""Recovery by steps: what each does to one layer, to the whole network, and what an interrupted one goes on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitplan.encodings import default_menu, encoding_of
+from bitplan.encodings.grid import Grid
+from bitplan.errors import UsageError
+from bitplan.formats import derive_formats
+from bitplan.network import Conv2d, Input, Network, Node
+from bitplan.policies.realise import Subject, calibrate, correct, quantise, reconstruct, recover
+from bitplan.policies.realise.front import Front
+from bitplan.policies.realise.moments import InputMoments
+from bitplan.policies.realise.reconstruct import rounded
+from bitplan.policies.realise.rounding import Problem, descend, error_feedback
+from bitplan.recovery_names import STEPS, steps_named
+from bitplan.simulate import Simulator
+from bitplan.variant import FLOAT32, Variant
+
+torch = pytest.importorskip("torch")
+
+VARIANTS = [variant for variant in default_menu() if variant != FLOAT32]
+INT2 = Variant("int2")
+
+
+def problem_of(random, groups, rows, columns, grid):
+    x = random.normal(size=(groups, 4 * columns, columns)) @ random.normal(size=(groups, columns, columns))
+    return Problem(random.normal(size=(groups, rows, columns)), x.transpose(0, 2, 1) @ x / (4 * columns), grid)
+
+
+class TestGrid:
+    @pytest.mark.parametrize("variant", VARIANTS, ids=str)
+    def test_holds_every_level_that_the_encoding_gives_and_packs_all_of_its_own(self, variant):
+        random = np.random.default_rng(0)
+        layer = encoding_of(variant).quantise(
+            random.normal(size=(6, 5, 3, 3)).astype(np.float32), np.zeros(6, np.float32), variant
+        )
+        grid = encoding_of(variant).grid(layer).to(6, 45)
+        assert np.array_equal(grid.nearest(layer.levels.reshape(6, 45)), layer.levels.reshape(6, 45))
+        ends = np.where(random.random((6, 45)) < 0.5, grid.lowest, grid.highest)
+        other = replace(layer, levels=ends.reshape(layer.levels.shape).astype(np.int8))
+        packed = encoding_of(variant).pack(other)
+        assert len(packed) == encoding_of(variant).size_bytes(layer.shape, variant)
+        assert np.array_equal(encoding_of(variant).unpack(packed, layer.shape, variant).levels, other.levels)
+
+    def test_nearest_is_that_of_a_search_over_all_levels(self):
+        ratios = np.random.default_rng(1).normal(0, 4, (1, 200))
+        for levels in ([-1, 0, 1], [-1, 1], [-3, -1, 1, 3], list(range(-127, 128))):
+            grid = Grid.of(levels[0], levels[1] - levels[0], levels[-1]).to(1, 200)
+            nearest = np.array(levels)[np.abs(ratios[0][:, None] - levels).argmin(1)]
+            assert np.array_equal(grid.nearest(ratios)[0], nearest)
+
+
+class TestRounding:
+    @pytest.mark.parametrize("levels", [(-1, 2, 1), (-1, 1, 1), (-3, 2, 3)])
+    def test_comes_near_the_best_of_all_codes(self, levels):
+        """Over many small problems: the mean error is within 10 % of brute force, nearest rounding is far above it."""
+        random = np.random.default_rng(3)
+        choices = np.array(list(product(range(levels[0], levels[2] + 1, levels[1]), repeat=5)), np.float64)
+        best = found = nearest = 0.0
+        for _ in range(12):
+            problem = problem_of(random, 1, 4, 5, Grid.of(*levels).to(4, 5))
+            scale = np.full((1, 4), 0.8)
+            away = 0.8 * choices[:, None, :] - problem.target[0]
+            best += ((away @ problem.curvature[0]) * away).sum(2).min(0).sum()
+            candidates = [problem.grid.nearest(problem.target[0] / 0.8)[None], error_feedback(problem, scale)]
+            nearest += problem.error(candidates[0], scale).sum()
+            free = [descend(problem, start, scale, 20) for start in candidates]
+            fixed = [problem.error(start, scale) for start in candidates]
+            found += np.minimum(*fixed).sum()
+            for before, (after, scales) in zip(fixed, free, strict=True):
+                assert np.all(problem.error(after, scales) <= before * (1 + 1e-9))
+        assert best <= found < nearest
+
+    @settings(max_examples=20)
+    @given(seed=st.integers(0, 1000), groups=st.integers(1, 3), rows=st.integers(1, 4), columns=st.integers(1, 9))
+    def test_descent_never_raises_an_error_and_ends_where_no_single_level_can_be_bettered(
+        self, seed, groups, rows, columns
+    ):
+        random = np.random.default_rng(seed)
+        problem = problem_of(random, groups, rows, columns, Grid.of(-3, 2, 3).to(groups * rows, columns))
+        start = random.choice([-3.0, -1.0, 1.0, 3.0], (groups, rows, columns))
+        scale = random.uniform(0.2, 1.5, (groups, rows))
+        levels, fitted = descend(problem, start, scale, 200)
+        assert np.all(problem.error(levels, fitted) <= problem.error(start, scale) * (1 + 1e-9))
+        error = problem.error(levels, fitted)
+        for column in range(columns):
+            for level in (-3, -1, 1, 3):
+                other = levels.copy()
+                other[:, :, column] = level
+                assert np.all(problem.error(other, fitted) >= error * (1 - 1e-6) - 1e-12)
+
+    def test_blocks_do_not_matter(self, monkeypatch):
+        random = np.random.default_rng(5)
+        problem = problem_of(random, 2, 3, 20, Grid.of(-1, 1, 1).to(6, 20))
+        scale = np.full((2, 3), 0.7)
+        whole = error_feedback(problem, scale)
+        descended = descend(problem, whole, scale, 3)
+        monkeypatch.setattr("bitplan.policies.realise.rounding.BLOCK", 7)
+        assert np.array_equal(error_feedback(problem, scale), whole)
+        for ours, theirs in zip(descend(problem, whole, scale, 3), descended, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def simulator(small):
+    return Simulator(small.network, small.weights)
+
+
+@pytest.fixture(scope="module")
+def ranges(small, simulator):
+    return calibrate(simulator, small.images, batch=16)
+
+
+def subject_of(network, simulator, images, ranges, name, variant):
+    node = network.by_name[name]
+    formats = derive_formats(network, {n.name: variant if n is node else FLOAT32 for n in network.layers})
+    full = Front.of_images(simulator, images, 16)
+    quantised = full.fork()
+    full.advance(network.nodes.index(node))
+    quantised.advance(network.nodes.index(node), None, ranges, formats)
+    return Subject(node, full, quantised, ranges, formats)
+
+
+class TestReconstruct:
+    @pytest.mark.parametrize("name", ["stem", "depthwise", "project", "join", "classifier"])
+    @pytest.mark.parametrize("variant", VARIANTS, ids=str)
+    def test_the_output_error_never_grows(self, small, simulator, ranges, name, variant):
+        subject = subject_of(small.network, simulator, small.images, ranges, name, variant)
+        layer = quantise(small.network, subject.node, small.weights, variant)
+        new = rounded(InputMoments.of(subject), layer, subject.weight)
+        before, after = (variance_of_error(subject, x) for x in (layer, new))
+        if variant.encoding == "apb":
+            assert after.sum() <= before.sum() * 1.001
+        else:
+            assert np.all(after <= before * 1.001 + 1e-9)
+        if variant.encoding != "int8":
+            assert after.sum() < before.sum()
+        assert len(new.kept_positions) == len(layer.kept_positions)
+        packed = encoding_of(variant).pack(new)
+        assert len(packed) == encoding_of(variant).size_bytes(new.shape, variant)
+        unpacked = encoding_of(variant).unpack(packed, new.shape, variant)
+        assert np.array_equal(unpacked.levels, new.levels)
+        assert np.array_equal(unpacked.kept_positions, new.kept_positions)
+        assert np.array_equal(unpacked.scale, new.scale)
+
+    @settings(max_examples=12)
+    @given(
+        seed=st.integers(0, 99),
+        groups=st.sampled_from([1, 2, 4]),
+        kernel=st.sampled_from([(1, 1), (3, 3), (1, 3)]),
+        stride=st.integers(1, 2),
+        variant=st.sampled_from(VARIANTS),
+    )
+    def test_moments_are_those_of_the_outputs(self, seed, groups, kernel, stride, variant):
+        random = np.random.default_rng(seed)
+        padding = (kernel[0] // 2, 0, kernel[1] // 2, kernel[1] // 2)
+        height = (7 + padding[0] - kernel[0]) // stride + 1
+        width = (7 + 2 * padding[2] - kernel[1]) // stride + 1
+        op = Conv2d(kernel, (stride, stride), padding, groups=groups)
+        network = Network((Node("x", Input(), (), (4, 7, 7)), Node("y", op, ("x",), (4, height, width))), ("y",))
+        weights = {
+            "y.weight": random.normal(size=(4, 4 // groups, *kernel)).astype(np.float32),
+            "y.bias": random.normal(size=4).astype(np.float32),
+        }
+        images = random.normal(0.4, 1, (9, 4, 7, 7)).astype(np.float32)
+        simulator = Simulator(network, weights)
+        subject = subject_of(network, simulator, images, calibrate(simulator, images), "y", variant)
+        layer = quantise(network, subject.node, weights, variant)
+        moments = InputMoments.of(subject)
+        found = moments.error(layer.weight.reshape(moments.cross.shape).astype(np.float64)).reshape(-1)
+        wanted = variance_of_error(subject, layer)
+        assert np.all(np.abs(found - wanted) <= 1e-3 * wanted + 3e-6 * moments.power.max())
+
+    def test_float32_comes_back_itself(self, small, simulator, ranges):
+        subject = subject_of(small.network, simulator, small.images, ranges, "stem", FLOAT32)
+        layer = quantise(small.network, subject.node, small.weights, FLOAT32)
+        assert reconstruct(subject, layer) is layer
+
+    @pytest.mark.parametrize("variant", ["binary@u1", "ternary@u2"])
+    def test_layers_that_read_few_bits_are_reconstructed(self, small, simulator, variant):
+        chosen = Variant.parse(variant)
+        ranges = calibrate(simulator, small.images, ("u8", chosen.activation), batch=16)
+        subject = subject_of(small.network, simulator, small.images, ranges, "join", chosen)
+        layer = correct(subject, quantise(small.network, subject.node, small.weights, chosen))
+        assert variance_of_error(subject, reconstruct(subject, layer)).sum() < variance_of_error(subject, layer).sum()
+
+    def test_a_dead_channel_and_a_dead_input_do_no_harm(self, small, ranges):
+        weights = {name: array.copy() for name, array in small.weights.items()}
+        weights["stem.weight"][3] = 0  # its channel is constant: what "depthwise" and "project" read of it too
+        simulator = Simulator(small.network, weights)
+        for name in ("stem", "depthwise", "project"):
+            subject = subject_of(small.network, simulator, small.images, ranges, name, INT2)
+            layer = reconstruct(subject, quantise(small.network, subject.node, weights, INT2))
+            assert np.all(np.isfinite(layer.scale))
+            assert np.all(np.isfinite(layer.bias))
+
+
+def variance_of_error(subject, layer):
+    """[out], of what the layer makes before residual and activation."""
+    pairs = list(subject.outputs(layer))
+    return torch.cat([ours - full for full, ours in pairs], 1).double().var(1, correction=0).numpy()
+
+
+class TestRecover:
+    def test_every_step_lowers_the_held_back_loss_of_few_bits(self, small):
+        found = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS)
+        losses = [gain.held_back_loss for gain in found.gains]
+        assert [gain.step for gain in found.gains] == ["rounded", *STEPS]
+        assert losses[0] > losses[1] > losses[2]
+        assert [gain.kept for gain in found.gains] == [True, True, True, losses[3] < losses[2]]
+
+    def test_all_float32_stays_bit_identical(self, small, simulator):
+        found = recover(small.network, small.weights, small.images, uniform(small, FLOAT32), STEPS).realisation
+        ours = simulator.outputs(small.images, found.layers, found.ranges)["classifier"]
+        assert torch.equal(ours, simulator.outputs(small.images)["classifier"])
+        assert recover(small.network, small.weights, small.images, uniform(small, FLOAT32), STEPS).gains == ()
+
+    def test_float32_layers_among_others_stay_as_they_were(self, small):
+        variants = uniform(small, INT2) | {"project": FLOAT32}
+        layer = recover(small.network, small.weights, small.images, variants, STEPS).realisation.layers["project"]
+        assert np.array_equal(layer.values.ravel(), small.weights["project.weight"].ravel())
+        assert np.array_equal(layer.bias, small.weights["project.bias"])
+
+    def test_tuning_keeps_the_levels(self, small):
+        before = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS[:2]).realisation
+        after = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS).realisation
+        assert after.ranges == before.ranges
+        assert all(np.array_equal(after.layers[n].levels, before.layers[n].levels) for n in before.layers)
+
+    @pytest.mark.parametrize("last", [8, 16, 20])  # in a cheap walk, in reconstruction, in tuning
+    def test_an_interrupted_one_gives_the_same(self, small, last):
+        variants = uniform(small, Variant("ternary"))
+        whole = recover(small.network, small.weights, small.images, variants, STEPS)
+        records = Killed(last)
+        with pytest.raises(KeyboardInterrupt):
+            recover(small.network, small.weights, small.images, variants, STEPS, records=records)
+        records.left = 10**6
+        again = recover(small.network, small.weights, small.images, variants, STEPS, records=records)
+        assert again.gains == whole.gains
+        for name, layer in whole.realisation.layers.items():
+            for field in ("levels", "scale", "bias"):
+                assert np.array_equal(getattr(again.realisation.layers[name], field), getattr(layer, field))
+
+    def test_too_few_images_to_hold_one_back_are_all_used(self, small):
+        found = recover(small.network, small.weights, small.images[:3], uniform(small, INT2), STEPS)
+        assert found.gains == ()
+        assert set(found.realisation.layers) == {node.name for node in small.network.layers}
+
+
+class Killed:
+    """Records that fail at the `left`-th, as if the process had been killed there."""
+
+    def __init__(self, left):
+        self.left, self.records = left, {}
+
+    def add(self, name, values):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.records[name] = values.copy()
+
+
+def uniform(small, variant):
+    return {node.name: variant for node in small.network.layers}
+
+
+class TestNames:
+    def test_presets_and_steps_are_put_in_order(self):
+        assert steps_named(["strong"]) == STEPS
+        assert steps_named(["tune", "fast"]) == ("correct", "tune")
+        assert steps_named(["none"]) == ()
+
+    def test_an_unknown_name_is_refused(self):
+        with pytest.raises(UsageError, match="did you mean 'reconstruct'"):
+            steps_named(["reconstuct"])
