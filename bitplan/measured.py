@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitplan.config import Config
 from bitplan.errors import UsageError
@@ -21,6 +21,9 @@ from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
 
+if TYPE_CHECKING:
+    from bitplan.policies.realise import Realisation
+
 TIMINGS = 3
 BUSY = 1.15
 """An artifact is timed again, up to TIMINGS times, while the anchor is slower than in the profile by this factor."""
@@ -36,14 +39,16 @@ class CarriedOut:
     resident_bytes: int
 
 
-def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
-    """Realises the policy on the calibration images and packs the artifact."""
+def recovered(trained: Trained, policy: Policy, reporter: Reporter) -> Realisation:
+    """Realises the policy on the calibration images."""
     from bitplan.policies.realise import realise
 
     with reporter.stage("carrying the policy out") as report:
-        carried = realise(
-            trained.network, trained.weights, trained.data.calibration_x, policy.variants, progress=report
-        )
+        return realise(trained.network, trained.weights, trained.data.calibration_x, policy.variants, progress=report)
+
+
+def packed(trained: Trained, policy: Policy, carried: Realisation, config: Config) -> bytes:
+    """The artifact of a realised policy."""
     return pack_artifact(
         trained.network,
         trained.weights,
@@ -55,6 +60,11 @@ def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -
     )
 
 
+def pack(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
+    """Realises the policy on the calibration images and packs the artifact."""
+    return packed(trained, policy, recovered(trained, policy, reporter), config)
+
+
 def carry_out(
     trained: Trained,
     policy: Policy,
@@ -64,9 +74,21 @@ def carry_out(
     name: str = "our plan",
 ) -> CarriedOut:
     """Realises, packs, times in a fresh process, and evaluates on the test images with the runtime."""
+    return measured(trained, policy, pack(trained, policy, config, reporter), config, reporter, device, name)
+
+
+def measured(
+    trained: Trained,
+    policy: Policy,
+    artifact: bytes,
+    config: Config,
+    reporter: Reporter,
+    device: DeviceProfile | None,
+    name: str = "our plan",
+) -> CarriedOut:
+    """Times an artifact in a fresh process, and evaluates it on the test images with the runtime."""
     from bitplan.kernels import Runtime
 
-    artifact = pack(trained, policy, config, reporter)
     latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
     with reporter.stage("evaluating on the test images") as report:

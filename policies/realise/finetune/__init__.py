@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bitplan.policies.realise.finetune.checkpoint import Epoch
 from bitplan.policies.realise.finetune.loss import Loss, checked
-from bitplan.policies.realise.finetune.settings import Settings, parse_epochs, parse_settings
+from bitplan.policies.realise.finetune.settings import Settings, parse_settings
 from bitplan.policies.realise.finetune.train import Finetuned, finetune
 
-__all__ = ["Epoch", "Finetuned", "Loss", "Settings", "checked", "finetune", "parse_epochs", "parse_settings"]
+__all__ = ["Epoch", "Finetuned", "Loss", "Settings", "checked", "finetune", "parse_settings"]

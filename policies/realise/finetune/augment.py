@@ -49,4 +49,6 @@ def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
     padded = F.pad(x, (wide, wide, tall, tall))
     down = torch.randint(0, 2 * tall + 1, (n,), generator=generator).tolist()
     right = torch.randint(0, 2 * wide + 1, (n,), generator=generator).tolist()
-    return torch.stack([padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(zip(down, right, strict=True))])
+    return torch.stack(
+        [padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(zip(down, right, strict=True))]
+    )

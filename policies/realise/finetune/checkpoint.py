@@ -69,7 +69,7 @@ def load_state(path: Path, key: str) -> State | None:
         return None
     groups: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
     try:
-        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             if metadata.get("format") != FORM:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {FORM!r}")

@@ -45,7 +45,7 @@ def round_to_codes(x: Tensor, scale: Tensor, low: float, high: float, *, sign: b
     dx = g where x lies between the outermost levels, else 0 (clipped straight-through);
     dscale = sum g (q - x / scale) between them, sum g q outside, with q the code less its zero point.
     """
-    found: Tensor = _RoundToCodes.apply(x, scale, low, high, sign)  # type: ignore[no-untyped-call]
+    found: Tensor = _RoundToCodes.apply(x, scale, low, high, sign)
     return found
 
 
@@ -83,7 +83,7 @@ def binarise_near(w: Tensor, alpha: Tensor, delta: Tensor, near: Tensor, rule: s
     dw = g; ddelta = 1 / (delta n) sum g chi sign(w) (alpha - |w|);
     dalpha = sum g chi sign(w) for `exact`, -1/n times that for `published` (the authors' code), 0 for `frozen`.
     """
-    found: Tensor = _Binarise.apply(w, alpha, delta, near, rule)  # type: ignore[no-untyped-call]
+    found: Tensor = _Binarise.apply(w, alpha, delta, near, rule)
     return found
 
 
@@ -104,5 +104,5 @@ class _Decayed(torch.autograd.Function):
 
 def decayed(w: Tensor, decay: float) -> Tensor:
     """w, with weight decay inside the straight-through estimator (PTQ, arXiv 2107.10998): dw = g + decay w."""
-    found: Tensor = _Decayed.apply(w, decay)  # type: ignore[no-untyped-call]
+    found: Tensor = _Decayed.apply(w, decay)
     return found

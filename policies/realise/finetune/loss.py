@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,7 +48,7 @@ def relative_squared_error(trained: Outputs, full: Outputs, labels: Tensor | Non
     return sum(errors[1:], errors[0]) / len(errors)
 
 
-def checked(loss: Loss, name: str) -> Loss:
+def checked(loss: Callable[..., Any], name: str) -> Loss:
     """The user's loss, with UsageError, naming it, where it raises or does not return a scalar that can be trained."""
 
     def called(trained: Outputs, full: Outputs, labels: Tensor | None) -> Tensor:

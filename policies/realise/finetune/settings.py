@@ -85,15 +85,6 @@ class Settings:
         return self.learning_rate or LEARNING_RATES[self.optimiser]
 
 
-def parse_epochs(value: object) -> int:
-    """Reads `30epochs`, `30` or 30. Raises UsageError."""
-    text = str(value).strip()
-    number = text.removesuffix("s").removesuffix("epoch").strip()
-    if isinstance(value, bool) or not number.isdecimal() or int(number) < 1:
-        raise UsageError(f"finetune is {value!r}; it must be a number of epochs such as 30epochs")
-    return int(number)
-
-
 def parse_settings(texts: Iterable[str], **given: Any) -> Settings:
     """Settings from texts `name=value` over `given`. Raises UsageError naming the text."""
     values: dict[str, Any] = {}

@@ -186,7 +186,7 @@ class Training:
                 full = self._full_precision(x)
                 outputs = self.trained(x)
             found = self.loss(outputs, full, None if self.labels is None else self.labels[chosen])
-            value = float(found)
+            value = found.item()
             if not math.isfinite(value):
                 raise DataError(
                     f"the training loss is {value} in epoch {number}; lower learning_rate (it is {self.settings.rate:g})"
@@ -226,9 +226,7 @@ class Training:
 
         images = self.images[:CORRECTED_ON].numpy()
         steps = (trained, correct)
-        return realise(
-            self.network, self.weights, images, self.variants, ranges=realisation.ranges, recoveries=steps
-        )
+        return realise(self.network, self.weights, images, self.variants, ranges=realisation.ranges, recoveries=steps)
 
 
 def training_key(

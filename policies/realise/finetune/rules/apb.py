@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitplan.encodings import Apb as ApbEncoding
 from bitplan.encodings import EncodedLayer
+from bitplan.encodings.apb import Apb as ApbEncoding
 from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.gradients import binarise_near
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule
@@ -33,6 +33,9 @@ class Apb(Rule):
     ) -> None:
         self.count = len(start.kept_positions)
         super().__init__(weight, nearest, start)
+        spread = torch.from_numpy(nearest.scale / max(float(nearest.scale.mean()), 1e-30))
+        self.spread: Tensor
+        self.register_buffer("spread", spread.view(-1, 1, 1, 1))
         self.gradient, self.learned = gradient, learned
         with torch.no_grad():
             self.alpha = nn.Parameter(torch.ones(()), requires_grad=gradient != "frozen")
@@ -51,8 +54,9 @@ class Apb(Rule):
         return torch.where(disagrees & (levels != 0), 1e-3 * levels, latent)
 
     def distance(self) -> Tensor:
-        """| |w| - alpha | of each weight."""
-        return (self.latent.detach().abs() - self.alpha.detach()).abs()
+        """| |w| - alpha | of each weight, by the scale of its channel: kept are those with the largest error, as in the
+        encoding."""
+        return (self.latent.detach().abs() - self.alpha.detach()).abs() * self.spread
 
     def thresholds(self) -> list[nn.Parameter]:
         return [p for p in (self.alpha, self.delta) if p.requires_grad]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitplan.encodings import EncodedLayer, UniformEncoding, encoding_of
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.levels import UniformEncoding
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
 
 INSIDE = 1e-3
@@ -21,13 +22,13 @@ class Grid(Rule):
         encoding = encoding_of(start.variant)
         self.odd = isinstance(encoding, UniformEncoding)
         self.top = float(2**encoding.bits - 1 if isinstance(encoding, UniformEncoding) else 127)
-        self.half = 1.0 if self.odd else 0.5
+        self.half_cell = 1.0 if self.odd else 0.5
         super().__init__(weight, nearest, start)
         divisor = (self.latent[0].numel() * self.top) ** 0.5
-        self.rho.register_hook(lambda gradient: gradient / divisor)
+        self.rho.register_hook(lambda gradient: gradient / divisor)  # type: ignore[no-untyped-call]
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
-        inner = self.half * (1 - INSIDE)
+        inner = self.half_cell * (1 - INSIDE)
         low = torch.where(levels <= -self.top, -torch.inf, levels - inner)
         high = torch.where(levels >= self.top, torch.inf, levels + inner)
         return torch.minimum(torch.maximum(latent, low), high)
@@ -35,5 +36,5 @@ class Grid(Rule):
     def ratio(self) -> Tensor:
         r = self.steps() * (-self.rho).exp()
         nearest = 2 * (r / 2).floor() + 1 if self.odd else r.round()
-        reach = self.top + self.half
+        reach = self.top + self.half_cell
         return level_of(nearest.clamp(-self.top, self.top), r, -reach, reach)

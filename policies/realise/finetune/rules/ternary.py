@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
 from bitplan.policies.realise.finetune.gradients import decayed, straight_through
@@ -82,7 +82,4 @@ def ternary_rule(
     """The rule of that name: learned, twn or ptq."""
     if kind == "ptq":
         return Pruned(weight, nearest, start, zeros=zeros, decay=decay)
-    rules: dict[str, type[Rule] | type[nn.Module]] = {"learned": LearnedStep, "twn": MeanThreshold}
-    found = rules[kind](weight, nearest, start)
-    assert isinstance(found, Rule)
-    return found
+    return LearnedStep(weight, nearest, start) if kind == "learned" else MeanThreshold(weight, nearest, start)
