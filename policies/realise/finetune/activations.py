@@ -11,6 +11,10 @@ from bitplan.policies.realise.finetune.gradients import round_to_codes
 from bitplan.variant import U1
 
 
+FARTHEST = 8.0
+"""Largest logarithm of what a step may change by: a training that diverges must fail by its loss, not by a step of zero."""
+
+
 class Codes(nn.Module):
     """Fake quantisation of one value for its readers in one format. The step is learned as its logarithm; the zero point
     stays that of calibration, and so does the whole range of a network input."""
@@ -21,7 +25,7 @@ class Codes(nn.Module):
         self.rho = nn.Parameter(torch.zeros(()), requires_grad=learned)
 
     def scale(self) -> Tensor:
-        return float(self.held.scale) * self.rho.exp()
+        return float(self.held.scale) * self.rho.clamp(-FARTHEST, FARTHEST).exp()
 
     def forward(self, x: Tensor) -> Tensor:
         low = -self.held.zero_point

@@ -22,7 +22,7 @@ def augmentation(kind: str, shape: Shape) -> Augment | None:
     Raises UsageError for anything else on inputs that are no images."""
     image = len(shape) == 3
     if kind == "auto":
-        kind = "crop+flip" if image and 8 <= min(shape[1:]) and max(shape[1:]) <= SMALL else "none"
+        kind = "crop+flip" if image and min(shape[1:]) >= 8 and max(shape[1:]) <= SMALL else "none"
     if kind == "none":
         return None
     if not image:

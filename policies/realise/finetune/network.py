@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.formats import Range, derive_formats
-from bitplan.network import SAME_RANGE, Conv2d, Input, Linear, Network, ScaleShift, Weights
+from bitplan.network import SAME_RANGE, Conv2d, Input, Linear, Network, Node, ScaleShift, Weights
 from bitplan.operations import execute, scale_shift, shared
 from bitplan.policies.realise.finetune.activations import Codes
 from bitplan.policies.realise.finetune.layer import TrainedLayer
@@ -93,12 +93,11 @@ class TrainedNetwork(nn.Module):
         ranges: dict[str, dict[str, Range]] = {}
         for node in self.network:
             ranges[node.name] = dict(self.start.ranges.get(node.name, {}))
-            for form, held in self.start.ranges.get(node.name, {}).items():
+            for form in self.start.ranges.get(node.name, {}):
                 if (node.name, form) in self._codes:
                     ranges[node.name][form] = self._quantiser(node.name, form).range()
-                elif form == U8 and isinstance(node.op, SAME_RANGE):
-                    if held == self.start.ranges[node.inputs[0]].get(U8):  # it shares its input's range: still does
-                        ranges[node.name][U8] = ranges[node.inputs[0]][U8]
+                elif form == U8 and isinstance(node.op, SAME_RANGE) and self._shares_range(node):
+                    ranges[node.name][U8] = ranges[node.inputs[0]][U8]
         return Realisation(layers, ranges)
 
     @torch.no_grad()
@@ -121,6 +120,10 @@ class TrainedNetwork(nn.Module):
         """Called after each step."""
         for name in self._names:
             self.layer(name).rule.constrain()
+
+    def _shares_range(self, node: Node) -> bool:
+        ranges = self.start.ranges
+        return ranges[node.name][U8] == ranges[node.inputs[0]].get(U8)
 
     def _read(
         self, name: str, form: str, values: Mapping[str, Tensor], rounded: dict[tuple[str, str], Tensor]

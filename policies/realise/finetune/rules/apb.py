@@ -97,7 +97,9 @@ class Apb(Rule):
         near = self.all_but(self.count)
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         positions = np.flatnonzero(~near.numpy().reshape(-1))
-        rows = self.steps().numpy().reshape(len(scale), -1) * scale[:, None]
+        binarised = torch.where(self.latent < 0, -self.alpha, self.alpha)
+        ratio = self.magnitude * torch.where(near, binarised, self.latent)
+        rows = ratio.numpy().reshape(len(scale), -1) * scale[:, None]
         encoding = ApbEncoding()
         layer = encoding.with_kept(rows, positions, scale * np.float32(self.magnitude * float(self.alpha)), self.start)
         return EncodedLayer(
