@@ -10,7 +10,6 @@ from bitplan.formats import Range, top_code
 from bitplan.policies.realise.finetune.gradients import round_to_codes
 from bitplan.variant import U1
 
-
 FARTHEST = 8.0
 """Largest logarithm of what a step may change by: a training that diverges must fail by its loss, not by a step of zero."""
 
