@@ -35,7 +35,9 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
 
     reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
     if config.finetune:
-        reporter.say(f"[yellow]it is not fine-tuned here; for that: optimize realise {path} --config {configuration}[/]")
+        reporter.say(
+            f"[yellow]it is not fine-tuned here; for that: optimize realise {path} --config {configuration}[/]"
+        )
     trained = load_trained(config, reporter)
     return pack(trained, validate_against(policy, trained.network), config, reporter)
 

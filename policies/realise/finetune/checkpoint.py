@@ -80,7 +80,7 @@ def load_state(path: Path, key: str) -> State | None:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 prefix, _, rest = name.partition(".")
                 if rest:
-                    groups[prefix][rest] = file.get_tensor(name)
+                    groups[prefix][rest] = file.get_tensor(name).clone()  # aligned as torch does it
         history = [Epoch(**epoch) for epoch in described["history"]]
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} is no checkpoint of fine-tuning ({error}); remove it to start anew") from error

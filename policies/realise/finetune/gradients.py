@@ -33,7 +33,7 @@ class _RoundToCodes(torch.autograd.Function):
         (g,) = gradients
         x, y = context.saved_tensors
         step, low, high = context.numbers
-        inside = g * ((x >= step * low) & (x <= step * high))
+        inside = torch.ops.aten.hardtanh_backward(g, x, step * low, step * high)  # g inside, else 0, in one pass
         dot = _dot(g, y) - _dot(inside, x)
         return inside, dot / step, None, None, None
 
@@ -42,7 +42,7 @@ def round_to_codes(x: Tensor, scale: Tensor, low: float, high: float, *, sign: b
     """Fake quantisation with a learned step (LSQ, arXiv 1902.08153): scale * clamp(round(x / scale), low, high), or with
     `sign` the upper of two levels where x lies above their middle. `scale` is a positive scalar.
 
-    dx = g where x lies between the outermost levels, else 0 (clipped straight-through);
+    dx = g where x lies strictly between the outermost levels, else 0 (clipped straight-through);
     dscale = sum g (q - x / scale) between them, sum g q outside, with q the code less its zero point.
     """
     found: Tensor = _RoundToCodes.apply(x, scale, low, high, sign)

@@ -26,7 +26,7 @@ class TrainedLayer(nn.Module):
         if not isinstance(node.op, Conv2d | Linear):
             raise TypeError(f"{type(node.op).__name__} is not a layer with weights")
         self.op, self.activation, self.rule = node.op, node.activation, rule
-        self.bias = nn.Parameter(torch.from_numpy(rule.start.bias.copy()))
+        self.bias = nn.Parameter(torch.tensor(rule.start.bias))
         self.norm = Norm(len(self.bias)) if normalise and isinstance(node.op, Conv2d) else None
         self.observing = False
         """While true, `norm` takes over the statistics that it sees, and changes nothing."""

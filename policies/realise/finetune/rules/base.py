@@ -31,7 +31,7 @@ class Rule(nn.Module, ABC):
         self.start = start
         self.magnitude = self.mean_magnitude()
         gain = start.scale / np.where(nearest.scale > 0, nearest.scale, 1)
-        scale = torch.from_numpy(start.scale.copy()).view(-1, 1, 1, 1)
+        scale = torch.tensor(start.scale).view(-1, 1, 1, 1)
         latent = torch.from_numpy(weight * gain.reshape(-1, 1, 1, 1)) / torch.where(scale > 0, scale, 1)
         levels = torch.from_numpy(start.levels.astype(np.float32))
         self.unit: Tensor

@@ -16,7 +16,7 @@ class Floats32(Rule):
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer) -> None:
         nn.Module.__init__(self)
         self.start = start
-        self.latent = nn.Parameter(torch.from_numpy(start.values.copy()))
+        self.latent = nn.Parameter(torch.tensor(start.values))
         self.rho = nn.Parameter(torch.zeros(len(weight), 1, 1, 1), requires_grad=False)
         self.register_buffer("unit", torch.ones(len(weight), 1, 1, 1))
 
