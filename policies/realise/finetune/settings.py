@@ -1,4 +1,4 @@
-"""What fine-tuning can be told, with the values that were best on held-back images (docs/finetuning.md)."""
+"""What fine-tuning can be told, with its defaults (docs/finetuning.md, decision 0013)."""
 
 from __future__ import annotations
 
