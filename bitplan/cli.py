@@ -163,6 +163,7 @@ def realise(
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
+    from bitplan.finetuning import check_finetune
     from bitplan.measured import with_predictions
     from bitplan.planning_commands import policy_named
     from bitplan.policies.policy_file import validate_against
@@ -170,9 +171,10 @@ def realise(
     from bitplan.profiles.fingerprint import this_machine
     from bitplan.stages import stages_of
     from bitplan.targets import Targets
-    from bitplan.workflow import check_output, judge, write
+    from bitplan.workflow import check_output, judged_and_trained
 
     check_output(config.output)
+    check_finetune(config)
     policy = policy_named(policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
@@ -184,8 +186,7 @@ def realise(
     policy = with_predictions(policy, trained.network, device, config)
     targets = config.targets if config.targets != Targets() else policy.targets
     carried = stages.carry_out(trained, policy, config, reporter, device, name=policy_file.name)
-    result = judge(targets, trained.network, carried)
-    result = write(config, trained.network, result, carried.artifact)
+    result, _ = judged_and_trained(targets, trained, carried, config, reporter, device)
     reporter.console.print(result.table())
     if json_output:
         print(json.dumps(result.to_json()))

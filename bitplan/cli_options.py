@@ -58,6 +58,13 @@ OPTIONS: dict[str, Any] = {
     "batch": _option(int, HOW, "Images per inference."),
     "seed": _option(int, HOW, "Of the data split and the solver."),
     "time_limit": _option(float, HOW, "Seconds for the solver."),
+    "finetune": _option(str, HOW, "Train the plan for so long by distillation, such as 30epochs."),
+    "finetune_time": _option(str, HOW, "Ends training with the last epoch that fits, such as 60min."),
+    "finetune_options": _option(
+        list[str], HOW, "name=value, such as learning_rate=0.001; see docs/finetuning.md.", "--finetune-option"
+    ),
+    "train_data": _option(str, HOW, "Images to train on, as --data; by default the calibration images."),
+    "loss": _option(str, HOW, "pkg.mod:function(outputs, full_precision, labels) in place of distillation."),
     "polish": _option(int, HOW, "Improve the plan by swaps that measuring confirms; so many policies are measured."),
     "rounds": _option(int, HOW, "Re-plans where a target was missed when measured."),
     "device_profile": _option(Path, HOW, "Arrow file of this machine's latencies."),

@@ -18,9 +18,11 @@ from bitplan.config_values import (
     BACKENDS,
     LOSS_METRICS,
     choice,
+    epochs,
     fraction_text,
     function_spec,
     latency_text,
+    long_seconds,
     non_negative_number,
     numbers,
     parse_full_precision_weights,
@@ -84,6 +86,16 @@ class Config:
     seed: int = 0
     time_limit: float = 60.0
     """Seconds for the solver."""
+    finetune: int = 0
+    """Epochs of quantisation-aware training behind recovery; 0: none."""
+    finetune_time: float | None = None
+    """Seconds that fine-tuning may take; it ends at the end of the last epoch that fits."""
+    finetune_options: tuple[str, ...] = ()
+    """`name=value` of policies/realise/finetune/settings.py."""
+    train_data: str | None = None
+    """Images to train on, as `data`; by default the calibration images."""
+    loss: str | None = None
+    """`pkg.mod:function(outputs, full_precision, labels)` in place of distillation."""
     polish: int = 0
     """Policies measured to improve the plan by swaps; 0: none."""
     rounds: int = 1
@@ -110,6 +122,13 @@ class Config:
                 object.__setattr__(self, field.name, field.default)
         if self.cluster and self.backend == "loky":
             raise UsageError("cluster is given without a backend that has one; name ray or dask, or leave it out")
+        for name in ("finetune_time", "finetune_options", "train_data", "loss"):
+            if getattr(self, name) and not self.finetune:
+                raise UsageError(
+                    f"{name} is given without finetune; say how long to train, such as --finetune 30epochs"
+                )
+        if self.finetune and self.hybrid:
+            raise UsageError("finetune trains whole captured networks; leave out finetune or hybrid")
         if 0 < self.link_policies < 3:
             raise UsageError(f"link_policies is {self.link_policies}, but a link needs 3 at least; give 0 for no link")
         channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
@@ -183,6 +202,11 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "hybrid": flag,
     "seed": whole(0),
     "time_limit": seconds,
+    "finetune": epochs,
+    "finetune_time": long_seconds,
+    "finetune_options": texts,
+    "train_data": text,
+    "loss": function_spec,
     "polish": whole(0),
     "rounds": whole(0),
     "device_profile": path,

@@ -97,6 +97,27 @@ def seconds(name: str, value: Any) -> float:
     return float(found)
 
 
+def long_seconds(name: str, value: Any) -> float:
+    """A number of seconds, or a text with a unit from hours down: 2h, 60min, 90s."""
+    if isinstance(value, str):
+        for unit, factor in (("min", 60), ("h", 3600)):
+            number = value.strip().removesuffix(unit)
+            if number != value.strip():
+                try:
+                    return seconds(name, factor * float(number))
+                except ValueError:
+                    _refuse(name, value, "it must be a time such as 60min")
+    return seconds(name, value)
+
+
+def epochs(name: str, value: Any) -> int:
+    """A number of epochs: `30epochs` or 30; 0 for none."""
+    words = str(value).strip().removesuffix("s").removesuffix("epoch").strip()
+    if isinstance(value, bool) or not words.isdecimal():
+        _refuse(name, value, "it must be a number of epochs such as 30epochs")
+    return int(words)
+
+
 def choice(names: Sequence[str]) -> Callable[[str, Any], str]:
     """A reader of one of some names."""
 

@@ -47,12 +47,14 @@ class Tested(Protocol):
 
 @dataclass(frozen=True)
 class CarriedOut:
-    """A policy, its artifact, and its outcome as measured; resident bytes are packed weights and arena."""
+    """A policy, its artifact, and its outcome as measured; resident bytes are packed weights and arena. `realisation`
+    is what recovery made of a whole network, for training to start from."""
 
     policy: Policy
     artifact: bytes
     outcome: Outcome
     resident_bytes: int
+    realisation: Realisation | None = None
 
 
 def recovered(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Recovered:
@@ -107,7 +109,8 @@ def carry_out(
     """Realises, packs, times in a fresh process, and evaluates on the test images with the runtime."""
     found = recovered(trained, policy, config, reporter)
     artifact = packed(trained, policy, found.realisation, config)
-    return measured(trained, policy, artifact, config, reporter, device, name, found.gains)
+    carried = measured(trained, policy, artifact, config, reporter, device, name, found.gains)
+    return replace(carried, realisation=found.realisation)
 
 
 def measured(

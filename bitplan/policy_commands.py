@@ -34,6 +34,10 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
     from bitplan.trained import load_trained
 
     reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
+    if config.finetune:
+        reporter.say(
+            f"[yellow]it is not fine-tuned here; for that: optimize realise {path} --config {configuration}[/]"
+        )
     trained = load_trained(config, reporter)
     policy = validate_against(policy, trained.network)
     return packed(trained, policy, recovered(trained, policy, config, reporter).realisation, config)

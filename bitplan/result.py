@@ -60,6 +60,8 @@ class Result:
     artifact_path: Path | None = None
     policy_path: Path | None = None
     hints: Mapping[str, Any] = field(default_factory=dict)
+    finetuning: Mapping[str, Any] | None = None
+    """What `--finetune` came to, stage by stage (bitplan/finetuning.py)."""
 
     @property
     def exit_code(self) -> int:
@@ -108,6 +110,8 @@ class Result:
             }
         if outcome and outcome.recovery:
             result["recovery"] = [asdict(gain) for gain in outcome.recovery]
+        if self.finetuning is not None:
+            result["finetuning"] = dict(self.finetuning)
         if self.comparison:
             result["comparison"] = [outcome_json(other) for other in self.comparison]
         return result

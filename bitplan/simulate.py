@@ -229,8 +229,18 @@ def input_formats(node: Node, formats: Formats) -> tuple[str, ...]:
 
 
 def range_of(network: Network, name: str, form: str, formats: Formats, ranges: Ranges) -> Range:
-    """The range that a value has in a format of codes: its own, but in u8 that of the value it was moved from where one
-    of SAME_RANGE moved the codes or has no range there. Raises UsageError, naming the value, where there is none."""
+    """The range that a value has in a format of codes, that of its `range_source`. Raises UsageError, naming the value,
+    where there is none."""
+    source = range_source(network, name, form, formats, ranges)
+    held = ranges.get(source, {}).get(form)
+    if held is None:
+        raise UsageError(f"value {source!r} is read as {form} but has no range for that; calibrate it")
+    return held
+
+
+def range_source(network: Network, name: str, form: str, formats: Formats, ranges: Ranges) -> str:
+    """The value whose range counts: the value itself, but in u8 the one that it was moved from where one of SAME_RANGE
+    moved the codes or has no range there."""
     source = network.by_name[name]
     while (
         form == U8
@@ -238,10 +248,7 @@ def range_of(network: Network, name: str, form: str, formats: Formats, ranges: R
         and (formats.read[source.name] == U8 or U8 not in ranges.get(source.name, {}))
     ):
         source = network.by_name[source.inputs[0]]
-    held = ranges.get(source.name, {}).get(form)
-    if held is None:
-        raise UsageError(f"value {source.name!r} is read as {form} but has no range for that; calibrate it")
-    return held
+    return source.name
 
 
 def first_range(network: Network, node: Node, formats: Formats, ranges: Ranges) -> Range | None:

@@ -10,6 +10,7 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config, save_resolved
 from bitplan.encodings import default_menu
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.finetuning import check_finetune, finetuned
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.max_drop import loosest_within_drop
 from bitplan.measured import CarriedOut
@@ -114,6 +115,7 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     if config.targets.max_drop is not None and dry_run:
         raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
     check_polish(config, inferred_objective(config.targets))
+    check_finetune(config)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
@@ -133,11 +135,30 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         )
     else:
         best = plan_and_measure(job, job.targets)
-    result = write(config, trained.network, judge(job.targets, trained.network, best), best.artifact)
+    result, artifact = judged_and_trained(job.targets, trained, best, config, reporter, device)
     comparison = compare(job)  # behind the writing: the plan is kept whatever happens here
     if not comparison:
         return result
-    return write(config, trained.network, replace(result, comparison=comparison), best.artifact)
+    return write(config, trained.network, replace(result, comparison=[*comparison, *result.comparison]), artifact)
+
+
+def judged_and_trained(
+    targets: Targets,
+    trained: Trained,
+    carried: CarriedOut,
+    config: Config,
+    reporter: Reporter,
+    device: DeviceProfile | None,
+) -> tuple[Result, bytes]:
+    """Judges and writes what was carried out; with `--finetune`, trains it and does so again with what came of that."""
+    result = write(config, trained.network, judge(targets, trained.network, carried), carried.artifact)
+    if not config.finetune:
+        return result, carried.artifact
+    found = finetuned(trained, carried, config, reporter, device)  # behind the writing, for it may take hours
+    reporter.console.print(found.table())
+    result = judge(targets, trained.network, found.carried)
+    result = replace(result, comparison=[carried.outcome], finetuning=found.stages)
+    return write(config, trained.network, result, found.carried.artifact), found.carried.artifact
 
 
 def inferred_objective(targets: Targets) -> Targets:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from bitplan.data.dataset import DEFAULT_CALIBRATION, Dataset
-from bitplan.data.load import load_data
+from bitplan.data.load import load_data, load_training_data
 
-__all__ = ["DEFAULT_CALIBRATION", "Dataset", "load_data"]
+__all__ = ["DEFAULT_CALIBRATION", "Dataset", "load_data", "load_training_data"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from bitplan.data.arrays import from_arrays, load_function, load_npz
 from bitplan.data.cifar import CIFAR10, CIFAR100, load_cifar
-from bitplan.data.dataset import DEFAULT_CALIBRATION, Dataset
+from bitplan.data.dataset import DEFAULT_CALIBRATION, Dataset, Images, Labels
 from bitplan.data.folder import load_folder
 from bitplan.data.idx import load_idx
 from bitplan.data.split import Split
@@ -52,7 +52,18 @@ def load_data(
     calibration, limit: at most so many calibration and test images; seed: of the shuffle (split.py);
     preprocessing: resize and crop of image files; input_shape: the network's input (C, H, W), checked if given.
     Raises UsageError for a spec of no known form, DataError for data that cannot be used."""
-    split = Split(calibration, limit, seed)
+    return _load(spec, Split(calibration, limit, seed), preprocessing, input_shape)
+
+
+def load_training_data(
+    spec: str, *, preprocessing: Preprocessing | None = None, input_shape: Sequence[int] | None = None
+) -> tuple[Images, Labels | None]:
+    """The training part of a data set, or all of one without parts: images and labels. Raises as `load_data`."""
+    found = _load(spec, Split.everything(), preprocessing, input_shape)
+    return found.calibration_x, found.calibration_y
+
+
+def _load(spec: str, split: Split, preprocessing: Preprocessing | None, input_shape: Sequence[int] | None) -> Dataset:
     name, colon, rest = spec.partition(":")
     path = Path(spec)
     if colon and name in KNOWN_SETS:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,19 @@ class Split:
         """Indices into a training set and into a test set of these sizes, ascending."""
         return self._first(training, self.calibration), self._first(test, self.limit)
 
+    @staticmethod
+    def everything() -> Split:
+        """The split of a set that is there to train on: all of its training part, or of a set without parts."""
+        return _Everything(sys.maxsize, 1)
+
     def _first(self, count: int, size: int | None) -> Indices:
         if size is None or size >= count:
             return np.arange(count)
         return np.sort(np.random.default_rng(self.seed).permutation(count)[:size])
+
+
+class _Everything(Split):
+    """Nothing is left for tests, but the one image that a `Dataset` must have."""
+
+    def divide(self, count: int, source: str) -> tuple[Indices, Indices]:
+        return np.arange(count), np.arange(min(count, 1))

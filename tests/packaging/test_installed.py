@@ -17,6 +17,7 @@ NEEDED = [
     ("bitplan.policies", "presets/eight-bit.yaml"),
     ("bitplan.policies", "presets/integers.yaml"),
     ("bitplan.policies", "presets/low-bit.yaml"),
+    ("bitplan.policies.realise.finetune.rules", "apb.py"),
     ("bitplan.kernels", "FORMAT.md"),
     ("bitplan.kernels", "_runtime.pyi"),
 ]

@@ -1,0 +1,53 @@
+"""Training rules, one file each, and which of them trains which encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bitplan.encodings import EncodedLayer
+from bitplan.errors import UsageError
+from bitplan.policies.realise.finetune.rules.apb import Apb
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule
+from bitplan.policies.realise.finetune.rules.binary import Binary
+from bitplan.policies.realise.finetune.rules.floats import Floats32
+from bitplan.policies.realise.finetune.rules.grid import Grid
+from bitplan.policies.realise.finetune.rules.rate import UnderRate
+from bitplan.policies.realise.finetune.rules.ternary import ternary_rule
+from bitplan.policies.realise.finetune.settings import Settings
+
+RuleOf = Callable[[Floats, EncodedLayer, EncodedLayer, Settings], Rule]
+"""(full-precision weight, its nearest encoding, the layer to start from, settings) to the layer's rule."""
+
+
+def _grid(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
+    return Grid(weight, nearest, start)
+
+
+RULES: Mapping[str, RuleOf] = {
+    "float32": lambda weight, nearest, start, settings: Floats32(weight, nearest, start),
+    "int8": _grid,
+    "int4": _grid,
+    "int3": _grid,
+    "int2": _grid,
+    "ternary": lambda weight, nearest, start, settings: ternary_rule(
+        weight, nearest, start, settings.ternary, settings.zeros, settings.weight_decay
+    ),
+    "binary": lambda weight, nearest, start, settings: Binary(
+        weight, nearest, start, mean_scale=settings.binary == "mean"
+    ),
+    "apb": lambda weight, nearest, start, settings: Apb(
+        weight, nearest, start, gradient=settings.apb_alpha, learned=settings.apb_kept == "learned"
+    ),
+}
+"""By the name of the encoding."""
+
+
+def rule_for(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
+    """The rule that trains a layer of this encoding. Raises UsageError where there is none."""
+    name = start.variant.encoding
+    if name not in RULES:
+        raise UsageError(f"there is no rule to train layers as {name}; there are rules for {', '.join(RULES)}")
+    return RULES[name](weight, nearest, start, settings)
+
+
+__all__ = ["RULES", "Rule", "UnderRate", "rule_for"]

@@ -1,0 +1,107 @@
+"""apb: binary weights plus a few kept ones (automatic prune binarization, arXiv 2306.08960)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bitplan.encodings import EncodedLayer
+from bitplan.encodings.apb import Apb as ApbEncoding
+from bitplan.encodings.base import round_to_half
+from bitplan.policies.realise.finetune.gradients import binarise_near
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule
+
+FROZEN_AT = 0.5
+"""Fraction of training after which alpha and delta are constant."""
+EXACT_AT = 0.75
+"""Fraction of training from which exactly the policy's number of weights is kept."""
+
+
+class Apb(Rule):
+    """A latent weight is binarised where | |w| - alpha | < delta, to sign(w) alpha, and kept elsewhere. One alpha and one
+    delta for the layer, in units of the channels' first magnitudes, so that each channel has a magnitude of its own.
+
+    The policy fixes how many weights are kept. With `learned`, delta decides in the first half of training (weight decay
+    then makes the kept ones fewer); behind it their number moves to the policy's, which it has in the last quarter.
+    Without, it has that number in every step. A delta below alpha would keep weights about zero too, which nothing
+    forbids here: kept ones are the farthest from alpha on either side, as in the encoding.
+    """
+
+    def __init__(
+        self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, gradient: str, learned: bool
+    ) -> None:
+        self.count = len(start.kept_positions)
+        super().__init__(weight, nearest, start)
+        spread = torch.from_numpy(nearest.scale / max(float(nearest.scale.mean()), 1e-30))
+        self.spread: Tensor
+        self.register_buffer("spread", spread.view(-1, 1, 1, 1))
+        self.gradient, self.learned = gradient, learned
+        with torch.no_grad():
+            self.alpha = nn.Parameter(torch.ones(()), requires_grad=gradient != "frozen")
+            farthest = self.distance().reshape(-1).kthvalue(max(1, self.latent.numel() - self.count)).values
+            self.delta = nn.Parameter((farthest * 1.0001).clamp(min=1e-6), requires_grad=learned)
+        self.outside: Tensor
+        self.register_buffer("outside", torch.tensor(self.count))  # kept when delta was frozen
+        self.progress = 0.0
+
+    def mean_magnitude(self) -> float:
+        """That of the binarised weights, which is the same for all: the unit of the layer."""
+        return float(np.delete(np.abs(self.start.levels.reshape(-1)), self.start.kept_positions)[0])
+
+    def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
+        disagrees = torch.where(latent < 0, -1.0, 1.0) != levels.sign()
+        return torch.where(disagrees & (levels != 0), 1e-3 * levels, latent)
+
+    def distance(self) -> Tensor:
+        """| |w| - alpha | of each weight, by the scale of its channel: kept are those with the largest error, as in the
+        encoding."""
+        return (self.latent.detach().abs() - self.alpha.detach()).abs() * self.spread
+
+    def thresholds(self) -> list[nn.Parameter]:
+        return [p for p in (self.alpha, self.delta) if p.requires_grad]
+
+    @torch.no_grad()
+    def advance(self, progress: float) -> None:
+        if self.progress < FROZEN_AT <= progress:
+            self.outside.copy_((self.distance() >= self.delta).sum())
+        self.progress = progress
+
+    @torch.no_grad()
+    def near(self) -> Tensor:
+        """The weights that are binarised."""
+        if self.learned and self.progress < FROZEN_AT:
+            return self.distance() < self.delta
+        share = min(1.0, max(0.0, (self.progress - FROZEN_AT) / (EXACT_AT - FROZEN_AT))) if self.learned else 1.0
+        return self.all_but(round(int(self.outside) + share * (self.count - int(self.outside))))
+
+    def all_but(self, count: int) -> Tensor:
+        """All weights but the `count` farthest from alpha."""
+        distance = self.distance()
+        near = torch.ones(distance.numel(), dtype=torch.bool)
+        near[distance.reshape(-1).topk(count).indices] = False
+        return near.view_as(distance)
+
+    def ratio(self) -> Tensor:
+        frozen = self.progress >= FROZEN_AT
+        alpha, delta = (p.detach() if frozen else p for p in (self.alpha, self.delta))
+        return self.magnitude * binarise_near(self.latent, alpha, delta, self.near(), self.gradient)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        self.alpha.clamp_(min=1e-3)
+        self.delta.clamp_(min=1e-3)
+
+    @torch.no_grad()
+    def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
+        near = self.all_but(self.count)
+        scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
+        positions = np.flatnonzero(~near.numpy().reshape(-1))
+        binarised = torch.where(self.latent < 0, -self.alpha, self.alpha)
+        ratio = self.magnitude * torch.where(near, binarised, self.latent)
+        rows = ratio.numpy().reshape(len(scale), -1) * scale[:, None]
+        encoding = ApbEncoding()
+        layer = encoding.with_kept(rows, positions, scale * np.float32(self.magnitude * float(self.alpha)), self.start)
+        return EncodedLayer(
+            layer.variant, layer.shape, round_to_half(bias), layer.scale, layer.levels, layer.kept_positions
+        )

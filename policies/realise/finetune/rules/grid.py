@@ -1,0 +1,40 @@
+"""int8, int4, int3, int2: evenly spaced levels with a learned step (LSQ, arXiv 1902.08153)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.levels import UniformEncoding
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
+
+INSIDE = 1e-3
+"""How far from the edge of its cell, as a fraction of it, a latent weight is placed that was rounded another way."""
+
+
+class Grid(Rule):
+    """r = steps exp(-rho) is rounded to the levels of the encoding: the whole numbers in -127..127 of int8, the odd ones
+    in -(2^b - 1)..2^b - 1 below. With straight-through, dw/dscale = q - r inside and q outside the grid. The gradient of
+    the scale is divided by sqrt(K top), K weights per channel, as LSQ does."""
+
+    def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer) -> None:
+        encoding = encoding_of(start.variant)
+        self.odd = isinstance(encoding, UniformEncoding)
+        self.top = float(2**encoding.bits - 1 if isinstance(encoding, UniformEncoding) else 127)
+        self.half_cell = 1.0 if self.odd else 0.5
+        super().__init__(weight, nearest, start)
+        divisor = (self.latent[0].numel() * self.top) ** 0.5
+        self.rho.register_hook(lambda gradient: gradient / divisor)  # type: ignore[no-untyped-call]
+
+    def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
+        inner = self.half_cell * (1 - INSIDE)
+        low = torch.where(levels <= -self.top, -torch.inf, levels - inner)
+        high = torch.where(levels >= self.top, torch.inf, levels + inner)
+        return torch.minimum(torch.maximum(latent, low), high)
+
+    def ratio(self) -> Tensor:
+        r = self.steps() * (-self.rho).exp()
+        nearest = 2 * (r / 2).floor() + 1 if self.odd else r.round()
+        reach = self.top + self.half_cell
+        return level_of(nearest.clamp(-self.top, self.top), r, -reach, reach)

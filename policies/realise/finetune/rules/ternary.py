@@ -1,0 +1,85 @@
+"""ternary: levels -1, 0, 1 with a learned step, by TWN's threshold (arXiv 1605.04711), or by pruning (PTQ)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bitplan.encodings import EncodedLayer
+from bitplan.policies.realise.finetune.gradients import decayed, straight_through
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
+
+TWN_THRESHOLD = 0.7
+"""Of the mean magnitude: the optimum for normal weights, about."""
+
+
+class LearnedStep(Rule):
+    """The whole numbers in -1..1 nearest to r = steps exp(-rho); LSQ with a top level of one."""
+
+    def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
+        return placed_around(latent, levels, torch.tensor(0.5))
+
+    def ratio(self) -> Tensor:
+        r = self.steps() * (-self.rho).exp()
+        return level_of(r.round().clamp(-1, 1), r, -1.5, 1.5)
+
+
+class MeanThreshold(Rule):
+    """sign(latent) where |latent| exceeds 0.7 of its channel's mean, with a learned scale."""
+
+    def ratio(self) -> Tensor:
+        magnitude = self.latent.abs()
+        kept = magnitude > TWN_THRESHOLD * magnitude.mean((1, 2, 3), keepdim=True)
+        return straight_through(self.latent.sign() * kept, self.latent)
+
+
+class Pruned(Rule):
+    """Pruning ternary quantization (arXiv 2107.10998), reconstructed: latent weights have the L2 norm of their first
+    values, by channel; the smallest of the layer are zero, a fraction that grows during training from that of the start
+    to `zeros`; weight decay lies in the straight-through estimator. The scale, 1 / sqrt(number of nonzeros) there with
+    batch norm behind it, is learned."""
+
+    PRUNED_BY = 0.6
+    """Fraction of training after which the pruning ratio has its last value."""
+
+    def __init__(
+        self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, zeros: float, decay: float
+    ) -> None:
+        super().__init__(weight, nearest, start)
+        self.decay = decay
+        self.first_zeros, self.last_zeros = float((start.levels == 0).mean()), zeros
+        self.ratio_of_zeros = self.first_zeros
+        self.norm = self.latent.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+    def advance(self, progress: float) -> None:
+        # Zhu and Gupta (arXiv 1710.01878): fast while much is superfluous, slow at the end.
+        left = (1 - min(1.0, progress / self.PRUNED_BY)) ** 3
+        self.ratio_of_zeros = self.last_zeros + (self.first_zeros - self.last_zeros) * left
+
+    def ratio(self) -> Tensor:
+        latent = decayed(self.latent, self.decay)
+        magnitude = self.latent.detach().abs()
+        count = round(self.ratio_of_zeros * magnitude.numel())
+        threshold = magnitude.reshape(-1).kthvalue(count).values if count else magnitude.new_tensor(-1.0)
+        return straight_through(self.latent.sign() * (magnitude > threshold), latent)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        norm = self.latent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        self.latent.mul_(self.norm / norm.clamp(min=1e-12))
+
+
+def placed_around(latent: Tensor, levels: Tensor, threshold: Tensor) -> Tensor:
+    """Latent weights that `threshold` divides into these levels."""
+    zero = latent.clamp(-0.999 * threshold, 0.999 * threshold)
+    outer = levels * torch.maximum(latent * levels, 1.001 * threshold)
+    return torch.where(levels == 0, zero, outer)
+
+
+def ternary_rule(
+    weight: Floats, nearest: EncodedLayer, start: EncodedLayer, kind: str, zeros: float, decay: float
+) -> Rule:
+    """The rule of that name: learned, twn or ptq."""
+    if kind == "ptq":
+        return Pruned(weight, nearest, start, zeros=zeros, decay=decay)
+    return LearnedStep(weight, nearest, start) if kind == "learned" else MeanThreshold(weight, nearest, start)

@@ -1,0 +1,154 @@
+"""Every training rule: it starts from the layer it was given, learns, and ends as that encoding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+
+from bitplan.encodings import ENCODINGS, EncodedLayer, default_menu, encoding_of
+from bitplan.policies.realise.finetune.rules import RULES, Rule, UnderRate, rule_for
+from bitplan.policies.realise.finetune.rules.rate import order0_entropy
+from bitplan.policies.realise.finetune.settings import Settings
+from bitplan.variant import F32, Variant
+
+CODED = [variant for variant in default_menu() if variant.activation != F32]
+ONES, ZEROS = np.ones(6, np.float32), np.zeros(6, np.float32)
+
+
+def weights(seed: int = 0) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    channels = np.geomspace(0.02, 3, 6).reshape(-1, 1, 1, 1)
+    return (random.laplace(0, 1, (6, 8, 3, 3)) * channels).astype(np.float32)
+
+
+def quantised(variant: Variant) -> EncodedLayer:
+    return encoding_of(variant).quantise(weights(), ZEROS, variant)
+
+
+def trained(rule: Rule, steps: int = 30, rate: float = 0.05) -> Rule:
+    """A few steps towards a smaller, shifted weight."""
+    target = torch.from_numpy(0.7 * weights() + 0.1 * weights(1))
+    optimiser = torch.optim.Adam([p for p in rule.parameters() if p.requires_grad], rate)
+    for step in range(steps):
+        rule.advance(step / steps)
+        optimiser.zero_grad()
+        ((rule() - target) ** 2).sum().backward()
+        optimiser.step()
+        rule.constrain()
+    rule.advance(1.0)
+    return rule
+
+
+def test_every_encoding_has_a_rule() -> None:
+    assert {encoding.name for encoding in ENCODINGS} == set(RULES)
+
+
+@pytest.mark.parametrize("variant", CODED, ids=str)
+class TestRules:
+    def test_the_start_is_the_layer_that_was_given(self, variant: Variant) -> None:
+        layer = quantised(variant)
+        gain = np.linspace(0.8, 1.3, 6).astype(np.float32)
+        corrected = layer.corrected(gain, ONES)
+        found = rule_for(weights(), layer, corrected, Settings()).encoded(ONES, ONES)
+        assert np.allclose(found.weight, corrected.weight, rtol=0.03, atol=1e-3 * np.abs(corrected.weight).max())
+        assert (found.levels != corrected.levels).mean() < 0.01
+
+    def test_levels_that_recovery_chose_are_kept(self, variant: Variant) -> None:
+        layer = quantised(variant)
+        if variant.encoding in ("apb", "int8"):
+            pytest.skip("its start is that of the other test")
+        moved = layer.levels.copy()
+        moved[:, 0, 0, 0] = moved[:, 1, 1, 1]
+        start = EncodedLayer(variant, layer.shape, layer.bias, layer.scale, moved)
+        assert np.array_equal(rule_for(weights(), layer, start, Settings()).encoded(ONES, ZEROS).levels, moved)
+
+    def test_what_was_trained_packs_and_unpacks(self, variant: Variant) -> None:
+        layer = quantised(variant)
+        rule = trained(rule_for(weights(), layer, layer, Settings()))
+        found, encoding = rule.encoded(ONES, ONES), encoding_of(variant)
+        data = encoding.pack(found)
+        assert len(data) == encoding.size_bytes(found.shape, variant)
+        again = encoding.unpack(data, found.shape, variant)
+        assert np.array_equal(again.weight, found.weight)
+        assert np.array_equal(again.bias, found.bias)
+        with torch.no_grad():
+            inside = rule().numpy()
+        assert np.allclose(found.weight, inside, atol=0.02 * np.abs(inside).max())
+
+    def test_training_lowers_the_error(self, variant: Variant) -> None:
+        layer = quantised(variant)
+        rule = rule_for(weights(), layer, layer, Settings())
+        target = 0.7 * weights() + 0.1 * weights(1)
+        before = ((rule.encoded(ONES, ZEROS).weight - target) ** 2).sum()
+        after = ((trained(rule, 60, 0.01).encoded(ONES, ZEROS).weight - target) ** 2).sum()
+        assert after < 0.95 * before  # most of the error is what the encoding cannot hold
+
+
+@pytest.mark.parametrize("kept", ["count", "learned"])
+@pytest.mark.parametrize("gradient", ["exact", "published", "frozen"])
+def test_apb_keeps_exactly_as_many_as_the_policy_says(kept: str, gradient: str) -> None:
+    variant = Variant("apb", parameters=(("kept", 0.03),))
+    layer = quantised(variant)
+    rule = trained(rule_for(weights(), layer, layer, Settings(apb_kept=kept, apb_alpha=gradient)))
+    found = rule.encoded(ONES, ZEROS)
+    assert len(found.kept_positions) == round(0.03 * 432) == int((~rule.near()).sum())
+    rest = np.delete(np.abs(found.levels.reshape(-1)), found.kept_positions)
+    assert len(set(rest.tolist())) == 1
+
+
+def test_a_smaller_delta_than_alpha_is_no_trap() -> None:
+    variant = Variant("apb", parameters=(("kept", 0.03),))
+    layer = quantised(variant)
+    rule = rule_for(weights(), layer, layer, Settings(apb_kept="learned"))
+    with torch.no_grad():
+        rule.delta.fill_(0.1)
+    assert int((~rule.near()).sum()) > 100
+    rule.advance(0.5)
+    rule.advance(1.0)
+    assert int((~rule.near()).sum()) == round(0.03 * 432)
+
+
+@pytest.mark.parametrize("kind", ["learned", "twn", "ptq"])
+def test_ternary_rules(kind: str) -> None:
+    layer = quantised(Variant("ternary"))
+    rule = trained(rule_for(weights(), layer, layer, Settings(ternary=kind, zeros=0.8, weight_decay=1e-4)))
+    levels = rule.encoded(ONES, ZEROS).levels
+    assert set(np.unique(levels)) == {-1, 0, 1}
+    if kind == "ptq":
+        assert (levels == 0).mean() == pytest.approx(0.8, abs=0.01)
+        norms = rule.latent.detach().flatten(1).norm(dim=1)
+        assert torch.allclose(norms, rule.norm.reshape(-1), rtol=1e-5)
+    if kind == "twn":
+        magnitude = rule.latent.detach().abs()
+        assert np.array_equal(levels != 0, (magnitude > 0.7 * magnitude.mean((1, 2, 3), keepdim=True)).numpy())
+
+
+def test_the_scale_of_binary_can_be_the_mean_magnitude() -> None:
+    layer = quantised(Variant("binary"))
+    rule = rule_for(weights(), layer, layer, Settings(binary="mean"))
+    rule().sum().backward()
+    first = rule.scale().detach().clone()
+    with torch.no_grad():
+        rule.latent.mul_(0.5)
+    assert torch.allclose(rule.scale(), 0.5 * first)
+    assert float(rule.latent.grad.abs().min()) > 0  # by the scale, and by the signs
+
+
+@pytest.mark.parametrize(("top", "bits"), [(127, 1.0), (1, 0.65)])
+def test_entropy_comes_down_to_the_rate(top: int, bits: float) -> None:
+    layer = quantised(Variant("ternary"))
+    assert order0_entropy(torch.from_numpy(layer.levels.astype(np.float32))) > bits
+    rule = trained(UnderRate(weights(), layer, layer, bits=bits, top=top), steps=200, rate=0.01)
+    levels = rule.encoded(ONES, ZEROS).levels
+    entropy = float(order0_entropy(torch.from_numpy(levels.astype(np.float32))))
+    assert 0.9 * bits < entropy <= bits
+    assert np.abs(levels).max() <= top
+
+
+def test_order_0_entropy() -> None:
+    assert float(order0_entropy(torch.tensor([0.0, 0, 1, 1]))) == pytest.approx(1)
+    assert float(order0_entropy(torch.zeros(5))) == 0
+    assert float(order0_entropy(torch.tensor([-3.0, 1, 2, 7]))) == pytest.approx(2)
