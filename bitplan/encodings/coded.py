@@ -38,6 +38,8 @@ class Coded(LevelEncoding):
     number: ClassVar[int] = 8
     top: ClassVar[int] = 127
     """The largest level."""
+    loaded: ClassVar[str] = "int8"
+    """The encoding that a loaded layer has."""
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {"bits": (LEAST_BITS, 8.0)}
     variants = tuple(Variant("coded", U8, (("bits", bits),)) for bits in (1.0, 1.5, 2.0, 2.5, 3.0))
 
@@ -50,6 +52,9 @@ class Coded(LevelEncoding):
         rows = _rows(np.asarray(weight, np.float64))
         levels, scale = quantise_at_rate(rows, self.capacity(shape, variant), self.top)
         return EncodedLayer(variant, shape, round_to_half(bias), round_to_half(scale), _tensor(levels, shape))
+
+    def in_memory(self, variant: Variant) -> Variant:
+        return Variant(self.loaded, variant.activation)
 
     # -- for those who choose levels themselves -------------------------------------------------------------------
 
@@ -144,6 +149,7 @@ class CodedTernary(Coded):
     name: ClassVar[str] = "codedternary"
     number: ClassVar[int] = 9
     top: ClassVar[int] = 1
+    loaded: ClassVar[str] = "ternary"
     sign_planes: ClassVar[int] = 2
     variants = tuple(Variant("codedternary", U8, (("bits", bits),)) for bits in (0.65, 1.0))
 

@@ -1,10 +1,10 @@
 """The entropy-coded levels of a layer (kernels/FORMAT.md): a head, tables, and range-coded symbols.
 
-    u8   0: all levels are zero, nothing follows; else 128 + log2 of lanes + 8 (classes - 1) + 64 where lengths are listed
-    u8   top, the largest magnitude
-    u16  mean that activities start from, then classes - 1 ascending thresholds u8; both only with several classes
-    lengths of every class: one by one, or the numbers of a law (bitplan/encodings/frequencies.py)
-    u32 x lanes states, then u16 words
+u8   0: all levels are zero, nothing follows; else 128 + log2 of lanes + 8 (classes - 1) + 64 where lengths are listed
+u8   top, the largest magnitude
+u16  mean that activities start from, then classes - 1 ascending thresholds u8; both only with several classes
+lengths of every class: one by one, or the numbers of a law (bitplan/encodings/frequencies.py)
+u32 x lanes states, then u16 words
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def read_head(data: bytes) -> tuple[Model, bytes]:
         start, thresholds = int.from_bytes(data[2:4], "little"), tuple(data[4 : 3 + classes])
         _require(start <= CAP * UNIT, f"a mean of {start}; expected at most {CAP * UNIT}")
         ascending = all(a < b for a, b in zip((0, *thresholds), thresholds, strict=False))
-        _require(ascending and thresholds[-1] < ACTIVITIES, f"thresholds that do not ascend within 1 to {ACTIVITIES - 1}")
+        _require(
+            ascending and thresholds[-1] < ACTIVITIES, f"thresholds that do not ascend within 1 to {ACTIVITIES - 1}"
+        )
     descriptions = tuple(data[2 + several + c * each : 2 + several + (c + 1) * each] for c in range(classes))
     return Model(lanes, start, Tables(top, thresholds, bool(kinds & LISTED), descriptions)), data[end:]
 

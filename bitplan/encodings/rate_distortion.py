@@ -23,6 +23,8 @@ TURNS = 2
 CLOSE = 0.01
 """A candidate that exceeds its capacity by so little is cut to size."""
 EVALUATIONS = 14
+LEAST_SAVING = 0.1
+"""What a step towards zero counts as at least, in bits: where zeros are rare yet, they become cheaper on the way."""
 MULTIPLIER = 0.13
 """Of a layer of many levels, in squared steps; 2 ln 2 / 12 = 0.116 at high rates [derived], a little more at few bits."""
 
@@ -61,9 +63,7 @@ class Census:
         return np.asarray(np.minimum(-np.log2(counts / total), PRECISION))
 
 
-def cheapest_levels(
-    ideal: Rows, multiplier: float, bits: NDArray[np.float64], classes: NDArray[np.int64]
-) -> Levels:
+def cheapest_levels(ideal: Rows, multiplier: float, bits: NDArray[np.float64], classes: NDArray[np.int64]) -> Levels:
     """Levels by weight: of the nearest, the one below it in magnitude and zero, that of least error and bits. `ideal`:
     weights in steps; `multiplier`: squared steps per bit; bits [classes, top + 1]."""
     top = bits.shape[1] - 1
@@ -161,6 +161,7 @@ def shrink(levels: Levels, capacity: int, ideal: Rows, importance: Rows) -> Leve
             if over <= 0:
                 return levels
             excess, spare = float(over), spare + over
+        excess = min(excess, 1 + capacity / 10)  # bits change with the levels, so large steps would go too far
         levels = _smaller(levels, Census(levels, lanes), 8 * excess, ideal, importance)
 
 
@@ -176,15 +177,12 @@ def _smaller(levels: Levels, census: Census, excess: float, ideal: Rows, importa
     for to in (magnitude - 1, np.zeros_like(magnitude)):
         saving = bits[classes, magnitude] - bits[classes, to]
         harm = weight * ((exact - to) ** 2 - (exact - magnitude) ** 2)
-        price = np.where(saving > 0, harm / np.maximum(saving, 1e-9), np.inf)
+        price = harm / np.maximum(saving, LEAST_SAVING)
         better = price < ratio
         ratio[better], target[better], saved[better] = price[better], to[better], saving[better]
     order = np.argsort(ratio, kind="stable")
-    order = order[np.isfinite(ratio[order])]
     result = levels.copy()
-    if len(order) == 0:  # no single step saves anything: all of them together do
-        return (np.sign(levels) * (np.abs(levels.astype(np.int64)) - 1).clip(0)).astype(np.int8)
-    count = int(np.searchsorted(np.cumsum(saved[order]), excess)) + 1
+    count = int(np.searchsorted(np.cumsum(np.maximum(saved[order], LEAST_SAVING)), excess)) + 1
     chosen = order[:count]
     result.ravel()[at[chosen]] = np.sign(levels.ravel()[at[chosen]]) * target[chosen]
     return result

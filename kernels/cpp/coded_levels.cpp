@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -19,7 +18,7 @@ constexpr std::size_t kMaxLanes = 32;
 constexpr unsigned kActivities = 63;
 constexpr int kCap = 15, kUnit = 256;  // a running mean is at most kCap * kUnit
 constexpr unsigned kAbsent = 255;
-constexpr std::array<std::uint32_t, 8> kPowers = {2147483648u, 2341847524u, 2553802834u, 2784941738u,
+constexpr std::array<std::uint64_t, 8> kPowers = {2147483648u, 2341847524u, 2553802834u, 2784941738u,
                                                   3037000500u, 3311872529u, 3611622603u, 3938502376u};
 
 using Logarithms = std::array<std::uint8_t, kCap * kUnit + 1>;
@@ -32,6 +31,15 @@ constexpr Logarithms make_logarithms() {
   return logarithms;
 }
 constexpr Logarithms kLogarithms = make_logarithms();
+
+// By level as a byte: what it counts as in a running mean.
+constexpr std::array<int, 256> make_counts_as() {
+  std::array<int, 256> counts{};
+  for (int level = -128; level < 128; ++level)
+    counts[std::uint8_t(level)] = std::min(level < 0 ? -level : level, kCap) * kUnit;
+  return counts;
+}
+constexpr std::array<int, 256> kCountsAs = make_counts_as();
 
 int row_gain(std::size_t column) { return int(65536 / std::min<std::size_t>(column + 5, 64)); }
 int column_gain(std::size_t seen, std::size_t rows) {
@@ -142,7 +150,7 @@ Model read_model(Reader& reader, unsigned kinds, int top) {
 class Decoder {
  public:
   Decoder(const Model& model, Reader reader, std::size_t columns)
-      : model_(model), columns_(columns), column_means_(columns, model.start), column_activities_(columns) {
+      : model_(model), columns_(columns), column_means_(columns, model.start) {
     for (std::size_t lane = 0; lane < model.lanes; ++lane) {
       states_[lane] = reader.take<std::uint32_t>("their states");
       require(states_[lane] >= kLowest, text("a state of its coded levels is ", states_[lane], "; at least 2^16"));
@@ -166,63 +174,64 @@ class Decoder {
   }
 
  private:
-  // Rows [first, first + active), column by column.
+  // Rows [first, first + active), column by column. What changes from level to level is held in variables of its own:
+  // the compiler then knows that writing a level, a byte, does not change it.
   template <bool contexts>
   void decode_group(std::size_t first, std::size_t active, std::int8_t* levels) {
-    if (contexts)
-      for (std::size_t k = 0; k < columns_; ++k) column_activities_[k] = kLogarithms[std::size_t(column_means_[k])];
-    row_means_.fill(model_.start);
-    const int gain = column_gain(first, active);
+    std::array<std::uint32_t, kMaxLanes> states = states_;
+    std::array<int, kMaxLanes> means;
+    const std::uint8_t* at = at_;
+    const std::uint32_t* const slots = model_.slots.data();
+    means.fill(model_.start);
+
+    const int by_column = column_gain(first, active);
     for (std::size_t k = 0; k < columns_; ++k) {
-      const int sum = std::size_t(end_ - at_) >= 2 * active ? decode_column<contexts, false>(k, active, levels + k)
-                                                            : decode_column<contexts, true>(k, active, levels + k);
+      const std::uint32_t* const first_slot =
+          contexts ? &model_.first[kLogarithms[std::size_t(column_means_[k])]] : nullptr;
+      const bool enough = std::size_t(end_ - at) >= 2 * active;  // words for all lanes, whatever they decode
+      const int by_row = row_gain(k);
+      int sum = 0;
+      const auto decode = [&]<bool kEnough>() {
+        for (std::size_t lane = 0; lane < active; ++lane) {
+          std::uint32_t state = states[lane];
+          const std::uint32_t from = contexts ? first_slot[kLogarithms[std::size_t(means[lane])]] : 0;
+          const std::uint32_t entry = slots[from + state % kSlots];
+          state = ((entry >> 20) + 1) * (state >> kPrecision) + (entry >> 8 & (kSlots - 1));
+          if (kEnough) {  // without a branch on the state, as it could not be foreseen
+            const std::uint32_t longer = state << 16 | load<std::uint16_t>(at);
+            const std::uint32_t low = state < kLowest;
+            state = (longer & -low) | (state & (low - 1));
+            at += 2 * low;
+          } else if (state < kLowest) {
+            require(end_ - at >= 2, "the words of its coded levels end too early");
+            state = state << 16 | load<std::uint16_t>(at);
+            at += 2;
+          }
+          states[lane] = state;
+          levels[lane * columns_ + k] = std::int8_t(entry);
+          if (contexts) {
+            const int magnitude = kCountsAs[entry & 255];
+            means[lane] += ((magnitude - means[lane]) * by_row) >> 16;
+            sum += magnitude;
+          }
+        }
+      };
+      if (enough)
+        decode.template operator()<true>();
+      else
+        decode.template operator()<false>();
       if (!contexts) continue;
       const std::int64_t change = std::int64_t(sum) - std::int64_t(active) * column_means_[k];
-      column_means_[k] += int(change * gain >> 16);
+      column_means_[k] += int(change * by_column >> 16);
     }
-  }
-
-  // `checked`: there may be fewer words than lanes. Returns the sum of what the levels count as.
-  template <bool contexts, bool checked>
-  int decode_column(std::size_t k, std::size_t active, std::int8_t* levels) {
-    const int gain = row_gain(k);
-    int sum = 0;
-    for (std::size_t lane = 0; lane < active; ++lane) {
-      const std::uint32_t* slots = model_.slots.data();
-      if (contexts) slots += model_.first[kLogarithms[std::size_t(row_means_[lane])] + column_activities_[k]];
-      std::uint32_t state = states_[lane];
-      const std::uint32_t entry = slots[state % kSlots];
-      state = ((entry >> 20) + 1) * (state >> kPrecision) + (entry >> 8 & (kSlots - 1));
-      if (checked) {
-        if (state < kLowest) {
-          require(end_ - at_ >= 2, "the words of its coded levels end too early");
-          state = state << 16 | load<std::uint16_t>(at_);
-          at_ += 2;
-        }
-      } else {  // without a branch, as it could not be foreseen
-        const std::uint32_t longer = state << 16 | load<std::uint16_t>(at_);
-        const bool low = state < kLowest;
-        state = low ? longer : state;
-        at_ += low ? 2 : 0;
-      }
-      states_[lane] = state;
-      const auto level = std::int8_t(entry);
-      levels[lane * columns_] = level;
-      if (contexts) {
-        const int magnitude = std::min(std::abs(int(level)), kCap) * kUnit;
-        row_means_[lane] += ((magnitude - row_means_[lane]) * gain) >> 16;
-        sum += magnitude;
-      }
-    }
-    return sum;
+    states_ = states;
+    at_ = at;
   }
 
   const Model& model_;
   std::size_t columns_;
   std::array<std::uint32_t, kMaxLanes> states_{};
-  std::array<int, kMaxLanes> row_means_{};
   std::vector<int> column_means_;
-  std::vector<std::uint8_t> column_activities_;
   const std::uint8_t *at_ = nullptr, *end_ = nullptr;
 };
 

@@ -38,7 +38,7 @@ void repack_ternary(Bytes stored, std::size_t n, std::uint8_t* resident) {
 }
 
 // Entropy-coded levels become the codes of int8 or ternary.
-void decode_codes(const Layer& layer, Bytes coded) {
+void read_coded(const Layer& layer, Bytes coded) {
   const LayerShape& shape = layer.shape;
   const std::size_t n = shape.count();
   const AlignedBuffer rows(n);
@@ -209,7 +209,7 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
   layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
   if (coded)
-    decode_codes(layer, codes);
+    read_coded(layer, codes);
   else if (layer.codec == Codec::ternary)
     repack_ternary(codes, n, layer.codes.data());
   else
