@@ -153,7 +153,8 @@ def divide(counts: Counts, bits_per_class: float) -> tuple[int, ...]:
     entropy = entropies(spans) + bits_per_class
     entropy[np.tril_indices(bins + 1)] = np.inf
     least, cuts = entropy[0], [np.zeros(bins + 1, np.int64)]
-    best, thresholds = float(least[-1]), ()
+    best = float(least[-1])
+    thresholds: tuple[int, ...] = ()
     for _ in range(MAX_CLASSES - 1):
         through = least[:, None] + entropy
         cuts.append(np.argmin(through, 0))

@@ -161,7 +161,8 @@ def read_head(data: bytes) -> tuple[Model, bytes]:
     several, each = classes + 1 if classes > 1 else 0, top + 1 if kinds & LISTED else law_bytes(top)
     end = 2 + several + classes * each
     _require(len(data) >= end, "it ends inside its tables")
-    start, thresholds = 0, ()
+    start = 0
+    thresholds: tuple[int, ...] = ()
     if several:
         start, thresholds = int.from_bytes(data[2:4], "little"), tuple(data[4 : 3 + classes])
         _require(start <= CAP * UNIT, f"a mean of {start}; expected at most {CAP * UNIT}")

@@ -40,16 +40,17 @@ def encode(starts: Integers, sizes: Integers, lanes: int) -> tuple[Integers, Int
 def _encode_lanes(starts: Integers, sizes: Integers, states: Integers) -> tuple[Integers, Integers]:
     parts = []
     limits, divisors = sizes << (32 - PRECISION), np.maximum(sizes, 1)
-    whole = (sizes > 0).all(1)
+    takes_part = np.asarray(sizes > 0)
+    whole = takes_part.all(1).tolist()
     for step in range(len(starts) - 1, -1, -1):
         full = states >= limits[step]
         if not whole[step]:
-            full &= sizes[step] > 0
+            full &= takes_part[step]
         parts.append(states[full][::-1])
         states = np.where(full, states >> 16, states)
         quotient, rest = np.divmod(states, divisors[step])
         following = (quotient << PRECISION) + rest + starts[step]
-        states = following if whole[step] else np.where(sizes[step] > 0, following, states)
+        states = following if whole[step] else np.where(takes_part[step], following, states)
     words = np.concatenate(parts)[::-1] & 0xFFFF if parts else np.zeros(0, np.int64)
     return states, words
 

@@ -77,7 +77,7 @@ def cheapest_levels(ideal: Rows, multiplier: float, bits: NDArray[np.float64], c
         cost = (magnitude - level) ** 2 + multiplier * bits.ravel()[flat + level]
         better = cost < least
         best[better], least[better] = level[better], cost[better]
-    return (np.sign(ideal) * best).astype(np.int8)
+    return np.asarray(np.sign(ideal) * best, np.int8)
 
 
 def least_squares_scale(rows: Rows, levels: Levels, otherwise: Rows) -> Rows:
