@@ -40,7 +40,7 @@ def encode(starts: Integers, sizes: Integers, lanes: int) -> tuple[Integers, Int
 def _encode_lanes(starts: Integers, sizes: Integers, states: Integers) -> tuple[Integers, Integers]:
     parts = []
     limits, divisors = sizes << (32 - PRECISION), np.maximum(sizes, 1)
-    takes_part = np.asarray(sizes > 0)
+    takes_part: NDArray[np.bool_] = np.greater(sizes, 0)
     whole = takes_part.all(1).tolist()
     for step in range(len(starts) - 1, -1, -1):
         full = states >= limits[step]

@@ -26,7 +26,7 @@ EVALUATIONS = 14
 LEAST_SAVING = 0.1
 """What a step towards zero counts as at least, in bits: where zeros are rare yet, they become cheaper on the way."""
 MULTIPLIER = 0.13
-"""Of a layer of many levels, in squared steps; 2 ln 2 / 12 = 0.116 at high rates [derived], a little more at few bits."""
+"""Of a layer of many levels, in squared steps; 2 ln 2 / 12 = 0.116 at high rates [derived]."""
 
 
 @dataclass(frozen=True)
