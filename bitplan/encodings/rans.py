@@ -41,7 +41,7 @@ def _encode_lanes(starts: Integers, sizes: Integers, states: Integers) -> tuple[
     parts = []
     limits, divisors = sizes << (32 - PRECISION), np.maximum(sizes, 1)
     takes_part: NDArray[np.bool_] = np.greater(sizes, 0)
-    whole = takes_part.all(1).tolist()
+    whole = [bool(row.all()) for row in takes_part]
     for step in range(len(starts) - 1, -1, -1):
         full = states >= limits[step]
         if not whole[step]:
