@@ -34,6 +34,10 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
         values = rng.standard_normal(size, np.float32) * np.float32(spread)
         return EncodedLayer(variant, shape, bias, values=values)
     encoding = encoding_of(variant)
+    if encoding.in_memory(variant) != variant:  # zeros fit every rate, and the integer kernels do not look at levels
+        return EncodedLayer(
+            variant, shape, bias, np.full(shape.out_channels, spread, np.float32), np.zeros(size, np.int8)
+        )
     sample = encoding.quantise(rng.standard_normal((1, 4096, 1, 1), np.float32), np.zeros(1, np.float32), variant)
     levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitplan.compute import KERNELS, kernels_for
+from bitplan.encodings import encoding_of
 from bitplan.formats import derive_formats, in_order
 from bitplan.kernels.artifact import layer_kernel
 from bitplan.network import Network, Node, Softmax
@@ -65,8 +66,9 @@ class StepKeys:
     def layer(self, node: Node, variant: Variant, kept: Kept) -> dict[str, StepKey]:
         """The key of a layer's step under each of the kernels that can run it, by kernel."""
         signature, output = self.network.signature(node), "+".join(in_order(kept))
+        executed = str(encoding_of(variant).in_memory(variant))
         return {
-            kernel: StepKey(signature, str(variant), kernel, output, self.threads, self.batch)
+            kernel: StepKey(signature, executed, kernel, output, self.threads, self.batch)
             for kernel in kernels_for(variant)
         }
 

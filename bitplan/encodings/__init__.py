@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitplan.encodings.apb import Apb
 from bitplan.encodings.base import EncodedLayer, Encoding
 from bitplan.encodings.binary import Binary
+from bitplan.encodings.coded import Coded, CodedTernary
 from bitplan.encodings.float32 import Float32
 from bitplan.encodings.int3 import Int3
 from bitplan.encodings.int8 import Int8
@@ -22,6 +23,8 @@ ENCODINGS: tuple[Encoding, ...] = (
     Ternary(),
     Binary(),
     Apb(),
+    Coded(),
+    CodedTernary(),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}

@@ -111,6 +111,11 @@ class Encoding(ABC):
         """Bytes the runtime keeps in memory for this layer under one of `kernels_for(variant)`; without a kernel,
         under the one that keeps most."""
 
+    def in_memory(self, variant: Variant) -> Variant:
+        """The variant whose layers the runtime holds and runs in the place of this one's: itself but where a file is
+        decoded at load. What was measured of its latency holds for both."""
+        return variant
+
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
         """Weights that are stored one by one, not in the encoding's few bits: all of float32, the kept ones of APB."""
         return 0

@@ -9,6 +9,7 @@
 #include "aligned_buffer.h"
 #include "bytes.h"
 #include "codec.h"
+#include "coded_levels.h"
 #include "error.h"
 
 namespace bitplan {
@@ -90,7 +91,8 @@ void read_weight(Cursor& graph, Weight& weight) {
   const unsigned encoding = graph.get<std::uint8_t>("a weight's record");
   if (encoding >= kCodecs.size())
     throw FormatError(text("unknown encoding number ", encoding, "; this version knows 0 to ", kCodecs.size() - 1));
-  weight.codec = Codec(encoding);
+  weight.encoding = std::uint8_t(encoding);
+  weight.codec = kCodecs[encoding].codec;
   const unsigned kernel = graph.get<std::uint8_t>("a weight's record");
   if (kernel >= kKernelNames.size())
     throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
@@ -256,6 +258,21 @@ Header read_header(Bytes file, Artifact& artifact) {
   return header;
 }
 
+void check_size(const Artifact& artifact, std::size_t number) {
+  const Weight& weight = artifact.nodes[number].weight;
+  const CodecInfo& info = kCodecs[weight.encoding];
+  const std::size_t expected = packed_layer_bytes(weight.codec, weight.shape, weight.kept);
+  if (!info.coded && weight.size != expected)
+    throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
+                           " of its shape needs ", expected));
+  const std::size_t scales = kUnitBytes + 4 * weight.shape.out;
+  if (info.coded && (weight.size % 8 != 0 || weight.size <= scales ||
+                     weight.shape.count() / kMostLevelsPerByte > weight.size - scales))
+    throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
+                           " of its shape has a multiple of 8, more than ", scales, " by at least one for ",
+                           kMostLevelsPerByte, " weights"));
+}
+
 // Weights lie in the order of their nodes and leave no hole.
 void place_weights(Artifact& artifact, Bytes weights) {
   std::uint64_t end = 0;
@@ -264,10 +281,7 @@ void place_weights(Artifact& artifact, Bytes weights) {
     std::uint64_t offset, size;
     if (node.layer()) {
       offset = node.weight.offset, size = node.weight.size;
-      const std::size_t expected = packed_layer_bytes(node.weight.codec, node.weight.shape, node.weight.kept);
-      if (size != expected)
-        throw FormatError(text(describe(artifact, number), ": its weights have ", size, " bytes; ",
-                               kCodecs[unsigned(node.weight.codec)].name, " of its shape needs ", expected));
+      check_size(artifact, number);
     } else if (node.op == Op::scale_shift) {
       offset = node.constants_offset;
       size = 8 * std::uint64_t(channel_count(node.shape));

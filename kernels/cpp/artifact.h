@@ -66,7 +66,8 @@ struct LayerShape {
 };
 
 struct Weight {
-  Codec codec = Codec::float32;
+  std::uint8_t encoding = 0;     // its number
+  Codec codec = Codec::float32;  // that of the layer in memory
   Kernel kernel = Kernel::floats;
   std::uint32_t kept = 0;
   std::uint64_t offset = 0, size = 0;

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "codec.h"
+#include "coded_levels.h"
 #include "error.h"
 #include "isa/levels.h"
 #include "layer_set.h"
@@ -219,8 +220,20 @@ py::dict level_features() {
 
 std::vector<std::pair<unsigned, std::string>> encodings() {
   std::vector<std::pair<unsigned, std::string>> result;
-  for (const CodecInfo& info : kCodecs) result.emplace_back(unsigned(info.codec), info.name);
+  for (const CodecInfo& info : kCodecs) result.emplace_back(unsigned(result.size()), info.name);
   return result;
+}
+
+// Entropy-coded levels, int8 [rows, columns].
+py::array_t<std::int8_t> decoded_levels(const py::bytes& data, std::size_t rows, std::size_t columns, int top) {
+  const std::string_view view = data;
+  py::array_t<std::int8_t> levels({rows, columns});
+  std::int8_t* const target = levels.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    decode_levels({reinterpret_cast<const std::uint8_t*>(view.data()), view.size()}, rows, columns, top, target);
+  }
+  return levels;
 }
 
 }  // namespace
@@ -266,6 +279,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("level_features", level_features);
   module.def("active_isa", [] { return kernels_of("").isa; });
   module.def("encodings", encodings);
+  module.def("decode_levels", decoded_levels, py::arg("data"), py::arg("rows"), py::arg("columns"), py::arg("top"));
   module.attr("kernel_version") = kKernelVersion;
 }
 

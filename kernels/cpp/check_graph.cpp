@@ -39,15 +39,15 @@ std::uint8_t kept_formats(const Node& node, std::uint8_t read) {
 void check_weight(const Node& node) {
   const Weight& weight = node.weight;
   const bool floats = node.read == Format::f32;
-  require((weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
-          text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
-               kCodecs[unsigned(weight.codec)].name, ", ", name_of(node.read), " and ",
-               kKernelNames[unsigned(weight.kernel)]));
+  require(
+      (weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
+      text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
+           kCodecs[weight.encoding].name, ", ", name_of(node.read), " and ", kKernelNames[unsigned(weight.kernel)]));
   if (weight.kernel > Kernel::bytes)
     require(weight.codec >= Codec::ternary && has_planes(node.read),
             text("the kernel ", kKernelNames[unsigned(weight.kernel)],
-                 " runs ternary, binary and apb on u4, u2 and u1; this layer has ",
-                 kCodecs[unsigned(weight.codec)].name, " and ", name_of(node.read)));
+                 " runs ternary, binary and apb on u4, u2 and u1; this layer has ", kCodecs[weight.encoding].name,
+                 " and ", name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
   require(weight.kept <= (weight.codec == Codec::apb ? weight.shape.count() : 0),

@@ -10,12 +10,14 @@
 
 namespace bitplan {
 
+// An encoding of a file, by its number: what it is held as in memory, and whether its levels are entropy-coded.
 struct CodecInfo {
   Codec codec;
   const char* name;
+  bool coded = false;
 };
 
-constexpr std::array<CodecInfo, 8> kCodecs = {{
+constexpr std::array<CodecInfo, 10> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -24,6 +26,8 @@ constexpr std::array<CodecInfo, 8> kCodecs = {{
     {Codec::ternary, "ternary"},
     {Codec::binary, "binary"},
     {Codec::apb, "apb"},
+    {Codec::int8, "coded", true},
+    {Codec::ternary, "codedternary", true},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
@@ -37,7 +41,7 @@ std::size_t resident_code_bytes(Codec codec, std::size_t n);
 std::size_t elias_fano_shift(std::size_t k, std::size_t n);
 std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
 
-// Bytes of a packed layer, filled up to a multiple of 8.
+// Bytes of a packed layer that is not coded, filled up to a multiple of 8.
 std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t kept);
 
 }  // namespace bitplan

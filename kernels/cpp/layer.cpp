@@ -6,6 +6,7 @@
 
 #include "bytes.h"
 #include "codec.h"
+#include "coded_levels.h"
 #include "error.h"
 #include "sign_weights.h"
 
@@ -34,6 +35,20 @@ void repack_ternary(Bytes stored, std::size_t n, std::uint8_t* resident) {
     for (int digit = 0; digit < 5 && i < n; ++digit, ++i, byte /= 3)
       resident[i / 4] = std::uint8_t(resident[i / 4] | (byte % 3) << (i % 4 * 2));
   }
+}
+
+// Entropy-coded levels become the codes of int8 or ternary.
+void read_coded(const Layer& layer, Bytes coded) {
+  const LayerShape& shape = layer.shape;
+  const std::size_t n = shape.count();
+  const AlignedBuffer rows(n);
+  decode_levels(coded, shape.out, shape.reduction(), layer.max_level(), rows.as<std::int8_t>());
+  if (layer.codec == Codec::int8) return rows_to_stream(shape, rows.as<std::int8_t>(), layer.codes.as<std::int8_t>());
+  const AlignedBuffer stream(n);
+  rows_to_stream(shape, rows.as<std::int8_t>(), stream.as<std::int8_t>());
+  std::memset(layer.codes.data(), 0, layer.codes.bytes());
+  for (std::size_t i = 0; i < n; ++i)
+    layer.codes.data()[i / 4] |= std::uint8_t((stream.as<std::int8_t>()[i] + 1) << (i % 4 * 2));
 }
 
 // [group][block][step][channel][4] floats of the file become [group][block][k][16], zeros behind the last channel.
@@ -189,10 +204,13 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   layer.bias = read_halves(data.subspan(kUnitBytes + 2 * out), bias_unit, out, "a bias");
   for (float& multiplier : layer.multiplier) multiplier = finite(multiplier * range.scale, "a scale");
 
-  const std::size_t stored = stored_code_bytes(layer.codec, n);
+  const bool coded = kCodecs[node.weight.encoding].coded;
+  const std::size_t stored = coded ? data.size() - kUnitBytes - 4 * out : stored_code_bytes(layer.codec, n);
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
   layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
-  if (layer.codec == Codec::ternary)
+  if (coded)
+    read_coded(layer, codes);
+  else if (layer.codec == Codec::ternary)
     repack_ternary(codes, n, layer.codes.data());
   else
     std::memcpy(layer.codes.data(), codes.data(), stored);

@@ -87,7 +87,7 @@ def test_groups_must_divide_channels() -> None:
     [
         (0, "B", 0, ["float32 layers read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (0, "B", 8, ["unknown encoding number 8; this version knows 0 to 7"]),
+        (0, "B", 10, ["unknown encoding number 10; this version knows 0 to 9"]),
         (1, "B", 0, ["float32 layers read f32", "this one has int8, u8 and floats"]),
         (1, "B", 2, ["the kernel bits runs ternary, binary and apb on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),
