@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import TOP
 from bitplan.encodings.base import round_to_half
+from bitplan.encodings.xor import Xor
 from bitplan.formats import Range, top_code
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import SAME_RANGE, Network, Node, ScaleShift, WeightShape
@@ -38,6 +39,8 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)
     scale = np.full(shape.out_channels, spread / sqrt(np.mean(levels.astype(np.float64) ** 2)), np.float32)
+    if isinstance(encoding, Xor):  # not every choice of levels has a code
+        return encoding.random_layer(shape, variant, round_to_half(scale), rng)
     kept = encoding.full_precision_weights(shape, variant)
     positions = np.sort(rng.choice(shape.count, kept, replace=False, shuffle=False)).astype(np.int64)
     codes.reshape(-1)[positions] = rng.choice(np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -TOP, TOP), kept)

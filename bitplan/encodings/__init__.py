@@ -10,6 +10,7 @@ from bitplan.encodings.int3 import Int3
 from bitplan.encodings.int8 import Int8
 from bitplan.encodings.levels import UniformEncoding
 from bitplan.encodings.ternary import Ternary
+from bitplan.encodings.xor import Xor
 from bitplan.errors import UsageError
 from bitplan.variant import Variant
 
@@ -22,6 +23,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     Ternary(),
     Binary(),
     Apb(),
+    Xor(),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}

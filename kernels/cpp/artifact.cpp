@@ -88,14 +88,17 @@ void read_u16s(Cursor& graph, std::array<std::uint32_t, N>& numbers, const char*
 
 void read_weight(Cursor& graph, Weight& weight) {
   const unsigned encoding = graph.get<std::uint8_t>("a weight's record");
-  if (encoding >= kCodecs.size())
-    throw FormatError(text("unknown encoding number ", encoding, "; this version knows 0 to ", kCodecs.size() - 1));
+  if (!find_codec(encoding)) {
+    std::string known;
+    for (const CodecInfo& info : kCodecs) known += (known.empty() ? "" : ", ") + std::to_string(unsigned(info.codec));
+    throw FormatError(text("unknown encoding number ", encoding, "; this version knows ", known));
+  }
   weight.codec = Codec(encoding);
   const unsigned kernel = graph.get<std::uint8_t>("a weight's record");
   if (kernel >= kKernelNames.size())
     throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
   weight.kernel = Kernel(kernel);
-  weight.kept = graph.get<std::uint32_t>("a weight's record");
+  weight.number = graph.get<std::uint32_t>("a weight's record");
   weight.offset = graph.get<std::uint64_t>("a weight's record");
   weight.size = graph.get<std::uint64_t>("a weight's record");
 }
@@ -264,10 +267,10 @@ void place_weights(Artifact& artifact, Bytes weights) {
     std::uint64_t offset, size;
     if (node.layer()) {
       offset = node.weight.offset, size = node.weight.size;
-      const std::size_t expected = packed_layer_bytes(node.weight.codec, node.weight.shape, node.weight.kept);
+      const std::size_t expected = packed_layer_bytes(node.weight.codec, node.weight.shape, node.weight.number);
       if (size != expected)
         throw FormatError(text(describe(artifact, number), ": its weights have ", size, " bytes; ",
-                               kCodecs[unsigned(node.weight.codec)].name, " of its shape needs ", expected));
+                               name_of(node.weight.codec), " of its shape needs ", expected));
     } else if (node.op == Op::scale_shift) {
       offset = node.constants_offset;
       size = 8 * std::uint64_t(channel_count(node.shape));

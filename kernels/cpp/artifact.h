@@ -68,7 +68,7 @@ struct LayerShape {
 struct Weight {
   Codec codec = Codec::float32;
   Kernel kernel = Kernel::floats;
-  std::uint32_t kept = 0;
+  std::uint32_t number = 0;  // apb: weights kept; xor: rate, in sixteenths of a bit per four weights
   std::uint64_t offset = 0, size = 0;
   LayerShape shape;
   Bytes data;

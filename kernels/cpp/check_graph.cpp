@@ -9,6 +9,7 @@
 #include "error.h"
 #include "expected_shape.h"
 #include "require.h"
+#include "xor_network.h"
 
 namespace bitplan {
 namespace {
@@ -41,17 +42,21 @@ void check_weight(const Node& node) {
   const bool floats = node.read == Format::f32;
   require((weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
           text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
-               kCodecs[unsigned(weight.codec)].name, ", ", name_of(node.read), " and ",
+               name_of(weight.codec), ", ", name_of(node.read), " and ",
                kKernelNames[unsigned(weight.kernel)]));
   if (weight.kernel > Kernel::bytes)
     require(weight.codec >= Codec::ternary && has_planes(node.read),
             text("the kernel ", kKernelNames[unsigned(weight.kernel)],
-                 " runs ternary, binary and apb on u4, u2 and u1; this layer has ",
-                 kCodecs[unsigned(weight.codec)].name, " and ", name_of(node.read)));
+                 " runs ternary, binary, apb and xor on u4, u2 and u1; this layer has ",
+                 name_of(weight.codec), " and ", name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
-  require(weight.kept <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
-          text("it keeps ", weight.kept, " weights; only apb keeps any, and no more than there are"));
+  if (weight.codec == Codec::xor_coded)
+    require(weight.number >= 1 && weight.number <= kMaxXorRate,
+            text("the rate of its code is ", weight.number, " sixteenths; expected 1 to ", kMaxXorRate));
+  else
+    require(weight.number <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
+            text("it keeps ", weight.number, " weights; only apb keeps any, and no more than there are"));
 }
 
 // `read`: the formats in which its value is read or returned.

@@ -15,7 +15,7 @@ struct CodecInfo {
   const char* name;
 };
 
-constexpr std::array<CodecInfo, 8> kCodecs = {{
+constexpr std::array<CodecInfo, 9> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -24,7 +24,12 @@ constexpr std::array<CodecInfo, 8> kCodecs = {{
     {Codec::ternary, "ternary"},
     {Codec::binary, "binary"},
     {Codec::apb, "apb"},
+    {Codec::xor_coded, "xor"},
 }};
+
+// The encoding of a number, or null.
+const CodecInfo* find_codec(unsigned number);
+const char* name_of(Codec codec);
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
 constexpr std::size_t kUnitLevelBytes = 1;  // apb: the unit of its levels, before the kept ones
@@ -37,7 +42,7 @@ std::size_t resident_code_bytes(Codec codec, std::size_t n);
 std::size_t elias_fano_shift(std::size_t k, std::size_t n);
 std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
 
-// Bytes of a packed layer, filled up to a multiple of 8.
-std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t kept);
+// Bytes of a packed layer, filled up to a multiple of 8; `number` is that of its record: weights kept, or the rate.
+std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t number);
 
 }  // namespace bitplan

@@ -89,7 +89,7 @@ def test_groups_must_divide_channels() -> None:
         (0, "B", 2, ["weights have", "int4", "needs"]),
         (0, "B", 8, ["unknown encoding number 8; this version knows 0 to 7"]),
         (1, "B", 0, ["float32 layers read f32", "this one has int8, u8 and floats"]),
-        (1, "B", 2, ["the kernel bits runs ternary, binary and apb on u4, u2 and u1", "int8 and u8"]),
+        (1, "B", 2, ["the kernel bits runs ternary, binary, apb and xor on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),
         (1, "B", 4, ["unknown kernel number 4; this version knows 0 to 3"]),
         (2, "I", 1, ["keeps 1 weights"]),
@@ -109,7 +109,7 @@ def test_kernels_on_bits_need_signs_and_few_bits(encoding: str, activation: str,
     data, _ = one_layer(Variant(encoding, activation))
     at = data.index(CONV_1X1) + len(CONV_1X1) + 1
     refused(
-        patched(data, at, "B", kernel), "'op'", "runs ternary, binary and apb on u4, u2 and u1", encoding, activation
+        patched(data, at, "B", kernel), "'op'", "runs ternary, binary, apb and xor on u4, u2 and u1", encoding, activation
     )
 
 
