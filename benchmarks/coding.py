@@ -90,7 +90,7 @@ def entropy_coders(source: str, weights: Weights) -> Iterator[Row]:
         taken = timed(lambda coded=coded: rans.decode(coded), size)
         yield row(source, f"{name}, rANS", weights, levels, coded.bits, 2, decode_ns=taken)
         packed = np.packbits(np.unpackbits(symbols[:, None], axis=1)[:, 6:].ravel()).tobytes()
-        small = pyarrow.compress(packed, codec=pyarrow.Codec("zstd", 19), asbytes=True)
+        small = pyarrow.Codec("zstd", 19).compress(packed, asbytes=True)
         taken = timed(lambda small=small, n=len(packed): pyarrow.decompress(small, n, "zstd"), size)
         yield row(source, f"{name}, zstd -19", weights, levels, 8 * len(small), 2, decode_ns=taken)
         if share == 0.09:
@@ -116,7 +116,7 @@ def xor_signs(source: str, weights: Weights) -> Iterator[Row]:
         chosen.append((f"product of rank {rank} by tiles of 128", product, 2.0 * rank / 128 * made.size))
     for name, mask, bits in chosen:
         signs, kept = (weights > 0).ravel(), int(mask.sum())
-        coder = best_slices(signs, mask.ravel(), 60)
+        coder = best_slices(signs, mask.ravel(), 40)
         words, patches = coder.encode(signs, mask.ravel())
         decoded = coder.decode(words, patches, mask.ravel())
         if not np.array_equal(decoded, signs[mask.ravel()]):
@@ -183,7 +183,7 @@ def weights_of(source: str, rows: int) -> Weights:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", default=["gaussian", "laplace", "vgg6"])
-    parser.add_argument("--rows", type=int, default=256, help="rows of the random layers")
+    parser.add_argument("--rows", type=int, default=64, help="rows of the random layers")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     records: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def quantised_source(weights: NDArray[np.float32], points: int = 600) -> Array:
+def quantised_source(weights: NDArray[np.float32], points: int = 400) -> Array:
     """Means of equally many sorted |w| each, with unit mean square; the signs are symmetric."""
     ordered = np.sort(np.abs(weights.ravel()).astype(np.float64))
     ordered = ordered[len(ordered) % points :]
@@ -17,7 +17,7 @@ def quantised_source(weights: NDArray[np.float32], points: int = 600) -> Array:
     return np.asarray(means / np.sqrt((means**2).mean()))
 
 
-def blahut(costs: Array, slope: float, rounds: int = 400) -> tuple[float, Array]:
+def blahut(costs: Array, slope: float, rounds: int = 300) -> tuple[float, Array]:
     """Rate in bits and the channel [points, symbols] that minimise rate + slope x cost for equally likely points."""
     gain = np.exp(-slope * (costs - costs.min(1, keepdims=True)))
     output = np.full(costs.shape[1], 1 / costs.shape[1])
@@ -30,10 +30,9 @@ def blahut(costs: Array, slope: float, rounds: int = 400) -> tuple[float, Array]
 
 
 def channel_of_rate(costs: Array, rate: float) -> Array:
-    """The channel of the given rate, with |w| standing for both signs: the level 1 and the level -1 of w > 0. The output
-    distribution of +1 and -1 is made equal by symmetry, so that a level of either sign is as likely."""
+    """The channel of the given rate, found by bisection of the slope."""
     low, high = 0.0, 60.0
-    for _ in range(30):
+    for _ in range(24):
         slope = (low + high) / 2
         found, channel = blahut(costs, slope)
         low, high = (slope, high) if found < rate else (low, slope)

@@ -139,5 +139,5 @@ def best_slices(signs: Bits, mask: Bits, inputs: int, register: bool = False, sa
     return min(candidates, key=lambda coder: coder.stored_bits(*coder.encode(signs, mask), int(mask.sum())))
 
 
-SHARES = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+SHARES = (0.75, 0.82, 0.88)
 """Kept signs of a slice, on average, over its stored bits."""

@@ -16,7 +16,7 @@ from bitplan.encodings.xor_network import STEP, first_bits, steps_of
 def nearest_registers(costs: NDArray[np.float32], rate: int, table: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Contents of the register, int64 [steps], such that the sum of `costs` along them is least: exactly for up to
     1,152 steps; longer paths are decided 1,024 steps at a time, after a look at 128 more, which finds the same but in
-    the rarest cases. About 2 us per weight.
+    the rarest cases. About 1 us per weight.
 
     costs: float32 [count, 3], finite, of the levels -1, 0 and 1 for each weight; rate: sixteenths of a bit per step;
     table: `network_table`.

@@ -1,4 +1,4 @@
-"""The search of `bitplan.encodings.trellis` written in numpy, sum for sum; about twenty times slower."""
+"""The search of `bitplan.encodings.trellis` written in numpy, sum for sum; about fifteen times slower."""
 
 from __future__ import annotations
 
