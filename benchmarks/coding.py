@@ -1,6 +1,6 @@
 """Ways to store sparse signs: bits per weight, what is kept of the weights, decoding time and bytes in memory.
 
-python benchmarks/coding.py [SOURCE ...] [--rows 256] [--json FILE]
+python benchmarks/coding.py [SOURCE ...] [--rows 64] [--parts entropy networks ...] [--json FILE]
 
 SOURCE: gaussian, laplace (4096 columns, memoryless: size changes nothing but the cost of the scales), NETWORK/LAYER of
 benchmarks/networks.py such as vgg6/fc1, or NETWORK for its largest linear layer. Everything is counted: masks, signs,
@@ -91,7 +91,7 @@ def entropy_coders(source: str, weights: Weights) -> Iterator[Row]:
         yield row(source, f"{name}, rANS", weights, levels, coded.bits, 2, decode_ns=taken)
         packed = np.packbits(np.unpackbits(symbols[:, None], axis=1)[:, 6:].ravel()).tobytes()
         small = pyarrow.Codec("zstd", 19).compress(packed, asbytes=True)
-        taken = timed(lambda small=small, n=len(packed): pyarrow.decompress(small, n, "zstd"), size)
+        taken = timed(lambda small=small, packed=packed: pyarrow.decompress(small, len(packed), "zstd"), size)
         yield row(source, f"{name}, zstd -19", weights, levels, 8 * len(small), 2, decode_ns=taken)
         if share == 0.09:
             yield row(source, f"{name}, bitmap + signs", weights, levels, size + kept, 2)
@@ -172,18 +172,26 @@ def weights_of(source: str, rows: int) -> Weights:
 
     name, _, layer = source.partition("/")
     (case,) = cases([name])
-    found = {
-        node.name: case.weights[f"{node.name}.weight"] for node in case.network.layers
-    }
+    found = {node.name: case.weights[f"{node.name}.weight"] for node in case.network.layers}
     if not layer:
         layer = max(found, key=lambda key: found[key].size * (found[key].ndim == 2 or found[key][0, 0].size == 1))
     return found[layer].reshape(len(found[layer]), -1).astype(np.float32)
+
+
+PARTS: dict[str, Callable[[str, Weights], Iterator[Row]]] = {
+    "entropy": entropy_coders,
+    "xor-signs": xor_signs,
+    "register": register_signs,
+    "networks": networks,
+    "bounds": bounds,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", default=["gaussian", "laplace", "vgg6"])
     parser.add_argument("--rows", type=int, default=64, help="rows of the random layers")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     records: list[dict[str, Any]] = []
@@ -191,8 +199,8 @@ def main() -> None:
         weights = weights_of(source, arguments.rows)
         print(f"\n**{source}** {weights.shape[0]} x {weights.shape[1]}\n")
         print("| coder | bits / weight | kept | error | pruned | ns | resident |\n|---|---:|---:|---:|---:|---:|---:|")
-        for coder in (entropy_coders, xor_signs, register_signs, networks, bounds):
-            for found in coder(source, weights):
+        for part in arguments.parts:
+            for found in PARTS[part](source, weights):
                 records.append(asdict(found))
                 taken = "" if found.decode_ns is None else f"{found.decode_ns:.1f}"
                 print(

@@ -42,13 +42,12 @@ void check_weight(const Node& node) {
   const bool floats = node.read == Format::f32;
   require((weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
           text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
-               name_of(weight.codec), ", ", name_of(node.read), " and ",
-               kKernelNames[unsigned(weight.kernel)]));
+               name_of(weight.codec), ", ", name_of(node.read), " and ", kKernelNames[unsigned(weight.kernel)]));
   if (weight.kernel > Kernel::bytes)
     require(weight.codec >= Codec::ternary && has_planes(node.read),
             text("the kernel ", kKernelNames[unsigned(weight.kernel)],
-                 " runs ternary, binary, apb and xor on u4, u2 and u1; this layer has ",
-                 name_of(weight.codec), " and ", name_of(node.read)));
+                 " runs ternary, binary, apb and xor on u4, u2 and u1; this layer has ", name_of(weight.codec), " and ",
+                 name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
   if (weight.codec == Codec::xor_coded)

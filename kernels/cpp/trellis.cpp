@@ -1,4 +1,5 @@
-// The Python module bitplan.encodings._trellis: the search for the best code of an xor layer (bitplan/encodings/trellis.py).
+// The Python module bitplan.encodings._trellis: the search for the best code of xor layers
+// (bitplan/encodings/trellis.py).
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -63,8 +64,7 @@ class Search {
       float costs[256];
       byte_costs(input.costs + 3 * kStepWeights * step, costs);
       for (std::size_t high = 0; high < kStates; high += states)
-        for (std::size_t low = 0; low < states; ++low)
-          next_[high + low] = costs[input.table[high + low]] + total_[low];
+        for (std::size_t low = 0; low < states; ++low) next_[high + low] = costs[input.table[high + low]] + total_[low];
       total_.swap(next_);
       if ((step - begin) % kRescale == 0) {
         const float least = *std::min_element(total_.begin(), total_.end());

@@ -60,7 +60,9 @@ def test_the_rate_is_the_simulated_one() -> None:
         assert coder.stored_bits(*coder.encode(signs, mask), int(mask.sum())) / len(signs) < most
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "register"), [(0, 8, False), (65, 80, False), (9, 80, True), (8, 0, False)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "register"), [(0, 8, False), (65, 80, False), (9, 80, True), (8, 0, False)]
+)
 def test_impossible_networks_are_refused(inputs: int, outputs: int, register: bool) -> None:
     with pytest.raises(ValueError, match="expected 1 to"):
         XorSlices(inputs, outputs, register)

@@ -47,9 +47,7 @@ def byte_costs(costs: Costs) -> Costs:
     return (high.reshape(-1, 16, 1) + low.reshape(-1, 1, 16)).reshape(-1, 256)
 
 
-def best_path(
-    costs: Costs, shifts: NDArray[np.int64], table: NDArray[np.intp], entry: int
-) -> NDArray[np.int64]:
+def best_path(costs: Costs, shifts: NDArray[np.int64], table: NDArray[np.intp], entry: int) -> NDArray[np.int64]:
     """The cheapest contents of the register through some steps; `entry` is its content before them, -1 for any."""
     steps = len(costs)
     total = np.zeros(STATES, np.float32) if entry < 0 else np.full(STATES, FAR)

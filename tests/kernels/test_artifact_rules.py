@@ -109,7 +109,11 @@ def test_kernels_on_bits_need_signs_and_few_bits(encoding: str, activation: str,
     data, _ = one_layer(Variant(encoding, activation))
     at = data.index(CONV_1X1) + len(CONV_1X1) + 1
     refused(
-        patched(data, at, "B", kernel), "'op'", "runs ternary, binary, apb and xor on u4, u2 and u1", encoding, activation
+        patched(data, at, "B", kernel),
+        "'op'",
+        "runs ternary, binary, apb and xor on u4, u2 and u1",
+        encoding,
+        activation,
     )
 
 
