@@ -19,6 +19,7 @@ NEEDED = [
     ("bitplan.policies", "presets/low-bit.yaml"),
     ("bitplan.kernels", "FORMAT.md"),
     ("bitplan.kernels", "_runtime.pyi"),
+    ("bitplan.encodings", "_trellis.pyi"),
 ]
 
 
