@@ -35,12 +35,12 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
         values = rng.standard_normal(size, np.float32) * np.float32(spread)
         return EncodedLayer(variant, shape, bias, values=values)
     encoding = encoding_of(variant)
+    if isinstance(encoding, Xor):  # not every choice of levels has a code
+        return encoding.random_layer(shape, variant, spread, rng)
     sample = encoding.quantise(rng.standard_normal((1, 4096, 1, 1), np.float32), np.zeros(1, np.float32), variant)
     levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)
     scale = np.full(shape.out_channels, spread / sqrt(np.mean(levels.astype(np.float64) ** 2)), np.float32)
-    if isinstance(encoding, Xor):  # not every choice of levels has a code
-        return encoding.random_layer(shape, variant, round_to_half(scale), rng)
     kept = encoding.full_precision_weights(shape, variant)
     positions = np.sort(rng.choice(shape.count, kept, replace=False, shuffle=False)).astype(np.int64)
     codes.reshape(-1)[positions] = rng.choice(np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -TOP, TOP), kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -77,13 +78,15 @@ class Xor(Ternary):
         )
 
     def random_layer(
-        self, shape: WeightShape, variant: Variant, scale: FloatArray, rng: np.random.Generator
+        self, shape: WeightShape, variant: Variant, spread: float, rng: np.random.Generator
     ) -> EncodedLayer:
-        """A layer of a random code, with the given scale [out] and no bias."""
+        """A layer of a random code, without bias, whose weights have the root mean square `spread`."""
         code = rng.integers(0, 256, code_size(shape.count, rate_of(variant)), np.uint8)
         size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
-        blank = EncodedLayer(variant, shape, np.zeros(len(scale), np.float32), scale, np.zeros(size, np.int8))
-        return decoded(blank, with_header(code, density_of(variant)))
+        blank = EncodedLayer(variant, shape, np.zeros(shape.out_channels, np.float32), levels=np.zeros(size, np.int8))
+        layer = decoded(blank, with_header(code, density_of(variant)))
+        share = max(float(np.abs(layer.levels).mean()), 1 / shape.count)
+        return replace(layer, scale=np.full(shape.out_channels, spread / sqrt(share), np.float32))
 
     def code_bytes(self, count: int) -> int:
         return 0

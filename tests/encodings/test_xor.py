@@ -136,7 +136,7 @@ def test_levels_without_their_code_cannot_be_packed() -> None:
 
 def test_a_network_of_density_zero_is_refused() -> None:
     shape = WeightShape(8, 8)
-    layer = Xor().random_layer(shape, QUARTER, np.ones(8, np.float32), np.random.default_rng(0))
+    layer = Xor().random_layer(shape, QUARTER, 1.0, np.random.default_rng(0))
     packed = bytearray(Xor().pack(layer))
     packed[8 + 4 * 8 + 1] = 0
     with pytest.raises(FileFormatError, match="density of an xor layer is 0"):
