@@ -115,15 +115,14 @@ def pack_artifact(
         graph += _node(node, numbers, formats, arena.offsets[node.name], held)
         if isinstance(node.op, Conv2d | Linear):
             layer = layers[node.name]
-            encoding, packed = encoding_of(layer.variant), encoding_of(layer.variant).pack(layer)
+            encoding = encoding_of(layer.variant)
+            packed, number = encoding.pack(layer), encoding.record_number(layer)
             kernel = KERNELS.index(layer_kernel(node.name, layer.variant, (kernels or {}).get(node.name)))
             if not supports_format(network.weight_shape(node), layer.variant.activation):
                 raise UsageError(
                     f"layer {node.name!r} has groups and cannot read {layer.variant.activation}; choose another variant"
                 )
-            graph += struct.pack(
-                WEIGHT_RECORD, encoding.number, kernel, len(layer.kept_positions), len(body), len(packed)
-            )
+            graph += struct.pack(WEIGHT_RECORD, encoding.number, kernel, number, len(body), len(packed))
             body += packed
         elif isinstance(node.op, ScaleShift):
             graph += struct.pack("<Q", len(body))

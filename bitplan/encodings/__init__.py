@@ -11,6 +11,7 @@ from bitplan.encodings.int3 import Int3
 from bitplan.encodings.int8 import Int8
 from bitplan.encodings.levels import UniformEncoding
 from bitplan.encodings.ternary import Ternary
+from bitplan.encodings.xor import Xor
 from bitplan.errors import UsageError
 from bitplan.variant import Variant
 
@@ -25,6 +26,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     Apb(),
     Coded(),
     CodedTernary(),
+    Xor(),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}

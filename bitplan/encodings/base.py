@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float32]
 
 NO_POSITIONS = np.zeros(0, np.int64)
 NO_VALUES = np.zeros(0, np.float32)
+NO_CODE = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class EncodedLayer:
 
     levels: int8 [out, in / groups, height, width] (float32: empty); scale, bias: float32 [out];
     kept_positions: places (in the C-order weight, ascending) of the weights whose levels are stored one by one;
-    values: float32 weight of a float32 layer (else empty).
+    values: float32 weight of a float32 layer (else empty);
+    code: the stored bytes of an encoding whose levels follow from them, but not they from its levels (xor; else empty).
     """
 
     variant: Variant
@@ -40,6 +42,7 @@ class EncodedLayer:
     levels: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     kept_positions: NDArray[np.int64] = field(default_factory=lambda: NO_POSITIONS)
     values: FloatArray = field(default_factory=lambda: NO_VALUES)
+    code: NDArray[np.uint8] = field(default_factory=lambda: NO_CODE)
 
     @cached_property
     def weight(self) -> FloatArray:
@@ -119,6 +122,10 @@ class Encoding(ABC):
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
         """Weights that are stored one by one, not in the encoding's few bits: all of float32, the kept ones of APB."""
         return 0
+
+    def record_number(self, layer: EncodedLayer) -> int:
+        """What the artifact's record of the weight says beside its size: weights kept by APB, the rate of xor."""
+        return len(layer.kept_positions)
 
 
 def padded(size: int) -> int:

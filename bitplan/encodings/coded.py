@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
 from bitplan.encodings.bits import packed_size
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.level_stream import decode, encode, lanes_for
 from bitplan.encodings.levels import LevelEncoding
 from bitplan.encodings.rate_distortion import Census, quantise_at_rate, shrink
@@ -55,6 +56,10 @@ class Coded(LevelEncoding):
 
     def in_memory(self, variant: Variant) -> Variant:
         return Variant(self.loaded, variant.activation)
+
+    def grid(self, layer: EncodedLayer) -> Grid:
+        """What the decoder takes; which of these fit together, `fits` and `shrink` say."""
+        return Grid.of(-self.top, 1, self.top)
 
     # -- for those who choose levels themselves -------------------------------------------------------------------
 

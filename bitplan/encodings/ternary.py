@@ -21,7 +21,7 @@ class Ternary(LevelEncoding):
     name: ClassVar[str] = "ternary"
     number: ClassVar[int] = 5
     sign_planes: ClassVar[int] = 2
-    variants = (Variant("ternary"),)
+    variants: tuple[Variant, ...] = (Variant("ternary"),)
 
     def levels_of(self, rows: FloatArray, variant: Variant) -> tuple[NDArray[np.int8], FloatArray]:
         """The best ternary row keeps the k largest |w| that maximise (sum of the kept |w|)^2 / k; its scale is

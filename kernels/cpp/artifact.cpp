@@ -97,7 +97,7 @@ void read_weight(Cursor& graph, Weight& weight) {
   if (kernel >= kKernelNames.size())
     throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
   weight.kernel = Kernel(kernel);
-  weight.kept = graph.get<std::uint32_t>("a weight's record");
+  weight.number = graph.get<std::uint32_t>("a weight's record");
   weight.offset = graph.get<std::uint64_t>("a weight's record");
   weight.size = graph.get<std::uint64_t>("a weight's record");
 }
@@ -261,7 +261,7 @@ Header read_header(Bytes file, Artifact& artifact) {
 void check_size(const Artifact& artifact, std::size_t number) {
   const Weight& weight = artifact.nodes[number].weight;
   const CodecInfo& info = kCodecs[weight.encoding];
-  const std::size_t expected = packed_layer_bytes(weight.codec, weight.shape, weight.kept);
+  const std::size_t expected = packed_layer_bytes(weight.codec, weight.shape, weight.number);
   if (!info.coded && weight.size != expected)
     throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
                            " of its shape needs ", expected));

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "expected_shape.h"
 #include "require.h"
+#include "xor_network.h"
 
 namespace bitplan {
 namespace {
@@ -46,12 +47,16 @@ void check_weight(const Node& node) {
   if (weight.kernel > Kernel::bytes)
     require(weight.codec >= Codec::ternary && has_planes(node.read),
             text("the kernel ", kKernelNames[unsigned(weight.kernel)],
-                 " runs ternary, binary and apb on u4, u2 and u1; this layer has ", kCodecs[weight.encoding].name,
+                 " runs ternary, binary, apb and xor on u4, u2 and u1; this layer has ", kCodecs[weight.encoding].name,
                  " and ", name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
-  require(weight.kept <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
-          text("it keeps ", weight.kept, " weights; only apb keeps any, and no more than there are"));
+  if (weight.codec == Codec::xor_coded)
+    require(weight.number >= 1 && weight.number <= kMaxXorRate,
+            text("the rate of its code is ", weight.number, " sixteenths; expected 1 to ", kMaxXorRate));
+  else
+    require(weight.number <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
+            text("it keeps ", weight.number, " weights; only apb keeps any, and no more than there are"));
 }
 
 // `read`: the formats in which its value is read or returned.

@@ -17,7 +17,7 @@ struct CodecInfo {
   bool coded = false;
 };
 
-constexpr std::array<CodecInfo, 10> kCodecs = {{
+constexpr std::array<CodecInfo, 11> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -28,6 +28,7 @@ constexpr std::array<CodecInfo, 10> kCodecs = {{
     {Codec::apb, "apb"},
     {Codec::int8, "coded", true},
     {Codec::ternary, "codedternary", true},
+    {Codec::xor_coded, "xor"},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
@@ -41,7 +42,8 @@ std::size_t resident_code_bytes(Codec codec, std::size_t n);
 std::size_t elias_fano_shift(std::size_t k, std::size_t n);
 std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
 
-// Bytes of a packed layer that is not coded, filled up to a multiple of 8.
-std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t kept);
+// Bytes of a packed layer that is not entropy-coded, filled up to a multiple of 8; `number` is that of its record:
+// weights kept, or the rate of xor.
+std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t number);
 
 }  // namespace bitplan

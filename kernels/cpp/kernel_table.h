@@ -28,7 +28,8 @@ enum class Codec : std::uint8_t {
   int2 = 4,
   ternary = 5,
   binary = 6,
-  apb = 7
+  apb = 7,
+  xor_coded = 10
 };
 
 // How a layer's products are formed; the numbers of bitplan/compute.py.

@@ -9,6 +9,7 @@
 #include "coded_levels.h"
 #include "error.h"
 #include "sign_weights.h"
+#include "xor_network.h"
 
 namespace bitplan {
 namespace {
@@ -208,15 +209,20 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   const std::size_t stored = coded ? data.size() - kUnitBytes - 4 * out : stored_code_bytes(layer.codec, n);
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
   layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
-  if (coded)
+  if (coded) {
     read_coded(layer, codes);
-  else if (layer.codec == Codec::ternary)
+  } else if (layer.codec == Codec::ternary) {
     repack_ternary(codes, n, layer.codes.data());
-  else
+  } else if (layer.codec == Codec::xor_coded) {
+    const std::size_t bytes = kXorHeaderBytes + xor_code_bytes(n, node.weight.number);
+    decode_xor(data.subspan(kUnitBytes + 4 * out, bytes), n, node.weight.number, layer.codes.data());
+    layer.codec = Codec::ternary;
+  } else {
     std::memcpy(layer.codes.data(), codes.data(), stored);
+  }
   StoredKept kept;
   if (layer.codec == Codec::apb) {
-    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.kept, n);
+    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.number, n);
     layer.unit = kept.unit;
     if (!shape.depthwise()) layer.kept_levels = by_panel(shape, kept.weights);
   }

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.base import round_to_half
+from bitplan.encodings.coded import Coded
 from bitplan.encodings.levels import LevelEncoding
+from bitplan.encodings.xor import Xor
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.kept import exchanged
 from bitplan.policies.realise.moments import Doubles, InputMoments
+from bitplan.policies.realise.rated import rated
 from bitplan.policies.realise.rounding import Problem, descend, error_feedback
 from bitplan.policies.realise.subject import Subject
 from bitplan.variant import F32
@@ -53,7 +56,8 @@ def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
 
 def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32]) -> EncodedLayer:
     """The layer with new levels and scales from its full-precision `weight` [out, in / groups, height, width]. No row's
-    error variance (`InputMoments.error`) is above that of the layer as it came; in APB not their sum."""
+    error variance (`InputMoments.error`) is above that of the layer as it came; where rows share something (the weights
+    that APB keeps, the bytes of coded levels), not their sum."""
     encoding = encoding_of(layer.variant)
     assert isinstance(encoding, LevelEncoding)
     curvature = shrunk(moments)
@@ -62,6 +66,8 @@ def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float
     size = layer.levels.shape
     fresh = encoding.quantise(target.reshape(size).astype(np.float32), layer.bias, layer.variant, layer.shape.groups)
     problem = Problem(target, curvature, encoding.grid(fresh).to(len(fresh.scale), target.shape[2]))
+    if isinstance(encoding, Coded | Xor):
+        return coded_together(moments, problem, layer, fresh)
     found = searched(problem, Candidate.of(fresh, target.shape))
     if len(fresh.kept_positions):
         fresh, found = best_kept(encoding, problem, fresh, found)
@@ -77,6 +83,19 @@ def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float
         levels=np.where(better.reshape(-1, 1, 1, 1), new.levels, layer.levels),
         scale=round_to_half(np.where(better, new.scale, layer.scale)),
     )
+
+
+def coded_together(moments: InputMoments, problem: Problem, layer: EncodedLayer, fresh: EncodedLayer) -> EncodedLayer:
+    """As `rounded`, of an encoding in which one level cannot change alone; the rows' sum of errors does not rise. What
+    xor's search finds nearest to the target is taken as it is, with new scales."""
+    encoding = encoding_of(layer.variant)
+    if isinstance(encoding, Coded):
+        new = rated(encoding, problem, fresh)
+    else:
+        start = Candidate.of(fresh, problem.target.shape)
+        new = replace(fresh, scale=round_to_half(problem.fitted_scale(start.levels, start.scale).reshape(-1)))
+    before, after = (moments.error(Candidate.of(x, problem.target.shape).rows).sum() for x in (layer, new))
+    return new if after <= before else layer
 
 
 @dataclass(frozen=True)

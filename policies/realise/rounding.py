@@ -39,8 +39,9 @@ class Problem:
         best = (reached * self.target).sum(2) / np.where(energy > 0, energy, 1)
         return np.where((energy > 0) & (best > 0), best, scale)
 
-    def nearest(self, ratio: Doubles, column: int) -> Doubles:
-        """The nearest level to each weight / scale [G, R] of one column."""
+    def nearest(self, ratio: Doubles, column: int, worth: Doubles) -> Doubles:
+        """The nearest level to each weight / scale [G, R] of one column, a squared step of which is `worth` [G, R] an
+        error of so much."""
         return self.grid.nearest(ratio.reshape(-1), column).reshape(ratio.shape)
 
 
@@ -59,7 +60,8 @@ def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
         stop = min(start + BLOCK, columns)
         errors = np.empty((groups, left.shape[1], stop - start))
         for j in range(start, stop):
-            found = problem.nearest(left[:, :, j] / safe, int(order[j]))
+            worth = (safe / factor[:, None, j, j]) ** 2
+            found = problem.nearest(left[:, :, j] / safe, int(order[j]), worth)
             levels[:, :, j] = found
             error = (left[:, :, j] - scale * found) / factor[:, None, j, j]
             left[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
@@ -72,7 +74,7 @@ def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
 
 def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> tuple[Doubles, Doubles]:
     """Cyclic coordinate descent on the levels with the closed-form scale after each sweep: no step raises any row's
-    error. Ends early once no level changes."""
+    error (or what the problem minimises beside it). Ends early once no level changes."""
     groups, rows, columns = levels.shape
     levels = levels.copy()
     diagonal = np.einsum("gkk->gk", problem.curvature)
@@ -87,7 +89,7 @@ def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> t
             for j in range(start, stop):
                 curve = np.maximum(diagonal[:, None, j], 1e-300)
                 wanted = levels[:, :, j] - local[:, :, j - start] / (curve * safe)
-                move = np.where(scale > 0, problem.nearest(wanted, j) - levels[:, :, j], 0.0)
+                move = np.where(scale > 0, problem.nearest(wanted, j, curve * safe**2) - levels[:, :, j], 0.0)
                 if not move.any():
                     continue
                 levels[:, :, j] += move

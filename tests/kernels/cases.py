@@ -121,7 +121,7 @@ LINEARS: list[tuple[Shape, int, int]] = [
 ]
 """Shape of the input, features, batch."""
 
-CODES = ("int8", "int4", "int3", "int2", "ternary", "binary", "apb:kept=0.04")
+CODES = ("int8", "int4", "int3", "int2", "ternary", "binary", "apb:kept=0.04", "xor:bits=0.5")
 WAYS = [
     (variant, kernel)
     for text in CODES

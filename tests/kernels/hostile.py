@@ -41,6 +41,7 @@ from .networks import make_case, network_of, random_inputs
 
 HEADER = 112
 INT8, TERNARY, APB = Variant("int8"), Variant("ternary"), Variant.parse("apb:kept=0.04")
+XOR = Variant.parse("xor:bits=0.5")
 CONV_1X1 = struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1)
 """The fields of a 1x1 convolution without groups; its weight record lies behind them."""
 

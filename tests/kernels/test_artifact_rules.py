@@ -36,7 +36,7 @@ from bitplan.network import (
 )
 from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
-from .hostile import APB, CONV_1X1, INT8, TERNARY, after_image, one_layer, pack, patched, refused, survives
+from .hostile import APB, CONV_1X1, INT8, TERNARY, XOR, after_image, one_layer, pack, patched, refused, survives
 from .networks import make_case, network_of, random_inputs
 
 
@@ -87,9 +87,9 @@ def test_groups_must_divide_channels() -> None:
     [
         (0, "B", 0, ["float32 layers read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (0, "B", 10, ["unknown encoding number 10; this version knows 0 to 9"]),
+        (0, "B", 11, ["unknown encoding number 11; this version knows 0 to 10"]),
         (1, "B", 0, ["float32 layers read f32", "this one has int8, u8 and floats"]),
-        (1, "B", 2, ["the kernel bits runs ternary, binary and apb on u4, u2 and u1", "int8 and u8"]),
+        (1, "B", 2, ["the kernel bits runs ternary, binary, apb and xor on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),
         (1, "B", 4, ["unknown kernel number 4; this version knows 0 to 3"]),
         (2, "I", 1, ["keeps 1 weights"]),
@@ -109,7 +109,11 @@ def test_kernels_on_bits_need_signs_and_few_bits(encoding: str, activation: str,
     data, _ = one_layer(Variant(encoding, activation))
     at = data.index(CONV_1X1) + len(CONV_1X1) + 1
     refused(
-        patched(data, at, "B", kernel), "'op'", "runs ternary, binary and apb on u4, u2 and u1", encoding, activation
+        patched(data, at, "B", kernel),
+        "'op'",
+        "runs ternary, binary, apb and xor on u4, u2 and u1",
+        encoding,
+        activation,
     )
 
 
@@ -227,6 +231,24 @@ def test_packed_weights_are_checked() -> None:
     data, at = one_layer(FLOAT32)
     refused(patched(data, at, "f", float("nan")), "a bias is")
     refused(patched(data, at + 80, "f", float("-inf")), "a weight is -inf")
+
+
+def test_codes_of_xor_layers_are_checked() -> None:
+    data, at = one_layer(XOR)
+    refused(patched(data, at + 8 + 80 + 1, "B", 0), "'op'", "density of its network is 0; expected 1 to 255")
+    record = data.index(CONV_1X1) + len(CONV_1X1)
+    refused(patched(data, record + 2, "I", 0), "'op'", "rate of its code is 0 sixteenths; expected 1 to 96")
+    refused(patched(data, record + 2, "I", 97), "rate of its code is 97")
+    refused(patched(data, record + 2, "I", 2**32 - 1), "rate of its code is 4294967295")
+    refused(patched(data, record + 2, "I", 48), "its weights have", "xor of its shape needs")
+
+
+def test_damaged_xor_layers_never_crash() -> None:
+    data, at = one_layer(XOR)
+    for position in range(data.index(CONV_1X1), len(data)):
+        for value in (0, 1, 255, data[position] ^ 1 << position % 8):
+            survives(patched(data, position, "B", value))
+    assert survives(patched(data, at + 8 + 80 + 2, "20s", b"\xff" * 20))  # every code stands for some weights
 
 
 def test_kept_weights_are_checked() -> None:

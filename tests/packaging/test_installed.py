@@ -20,6 +20,7 @@ NEEDED = [
     ("bitplan.policies.realise.finetune.rules", "apb.py"),
     ("bitplan.kernels", "FORMAT.md"),
     ("bitplan.kernels", "_runtime.pyi"),
+    ("bitplan.encodings", "_trellis.pyi"),
 ]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bitplan.encodings import EncodedLayer
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.coded import Coded
 from bitplan.errors import UsageError
 from bitplan.policies.realise.finetune.rules.apb import Apb
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule
 from bitplan.policies.realise.finetune.rules.binary import Binary
+from bitplan.policies.realise.finetune.rules.fixed import Fixed
 from bitplan.policies.realise.finetune.rules.floats import Floats32
 from bitplan.policies.realise.finetune.rules.grid import Grid
 from bitplan.policies.realise.finetune.rules.rate import UnderRate
@@ -21,6 +23,12 @@ RuleOf = Callable[[Floats, EncodedLayer, EncodedLayer, Settings], Rule]
 
 def _grid(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
     return Grid(weight, nearest, start)
+
+
+def _under_rate(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
+    encoding = encoding_of(start.variant)
+    assert isinstance(encoding, Coded)
+    return UnderRate(weight, nearest, start, bits=start.variant.parameter("bits"), top=encoding.top)
 
 
 RULES: Mapping[str, RuleOf] = {
@@ -38,6 +46,9 @@ RULES: Mapping[str, RuleOf] = {
     "apb": lambda weight, nearest, start, settings: Apb(
         weight, nearest, start, gradient=settings.apb_alpha, learned=settings.apb_kept == "learned"
     ),
+    "coded": _under_rate,
+    "codedternary": _under_rate,
+    "xor": lambda weight, nearest, start, settings: Fixed(weight, nearest, start),
 }
 """By the name of the encoding."""
 

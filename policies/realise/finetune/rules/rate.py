@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitplan.encodings import EncodedLayer
+from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.base import round_to_half
+from bitplan.encodings.coded import Coded
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
 
 REACHED_AT = 0.6
@@ -65,6 +66,9 @@ class UnderRate(Rule):
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         levels = self.within_rate().numpy().astype(np.int8)
+        encoding = encoding_of(self.start.variant)
+        if isinstance(encoding, Coded):  # tables and contexts count as well as the entropy
+            levels = encoding.shrink(levels, self.start.variant, self.learned_steps().numpy(), scale**2)
         return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
 
     def within_rate(self) -> Tensor:

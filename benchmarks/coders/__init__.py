@@ -1,0 +1,1 @@
+"""Coders of sparse signs that the encoding `xor` is compared with."""
