@@ -261,13 +261,14 @@ Header read_header(Bytes file, Artifact& artifact) {
 void check_size(const Artifact& artifact, std::size_t number) {
   const Weight& weight = artifact.nodes[number].weight;
   const CodecInfo& info = kCodecs[weight.encoding];
-  const std::size_t expected = packed_layer_bytes(weight.codec, weight.shape, weight.number);
-  if (!info.coded && weight.size != expected)
+  const std::size_t expected = packed_layer_bytes(info, weight.shape, weight.number);
+  const bool coded = info.storage == Storage::entropy;
+  if (!coded && weight.size != expected)
     throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
                            " of its shape needs ", expected));
   const std::size_t scales = kUnitBytes + 4 * weight.shape.out;
-  if (info.coded && (weight.size % 8 != 0 || weight.size <= scales ||
-                     weight.shape.count() / kMostLevelsPerByte > weight.size - scales))
+  if (coded && (weight.size % 8 != 0 || weight.size <= scales ||
+                weight.shape.count() / kMostLevelsPerByte > weight.size - scales))
     throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
                            " of its shape has a multiple of 8, more than ", scales, " by at least one for ",
                            kMostLevelsPerByte, " weights"));

@@ -51,7 +51,7 @@ void check_weight(const Node& node) {
                  " and ", name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
-  if (weight.codec == Codec::xor_coded)
+  if (kCodecs[weight.encoding].storage == Storage::xor_network)
     require(weight.number >= 1 && weight.number <= kMaxXorRate,
             text("the rate of its code is ", weight.number, " sixteenths; expected 1 to ", kMaxXorRate));
   else

@@ -14,7 +14,6 @@ std::size_t packed_size(std::size_t n, std::size_t bits) { return n / 8 * bits +
 }  // namespace
 
 std::size_t stored_code_bytes(Codec codec, std::size_t n) {
-  if (codec == Codec::xor_coded) return 0;  // behind them, see packed_layer_bytes
   return codec == Codec::ternary ? (n + 4) / 5 : resident_code_bytes(codec, n);
 }
 
@@ -30,7 +29,6 @@ std::size_t resident_code_bytes(Codec codec, std::size_t n) {
       return packed_size(n, 2) + packed_size(n, 1);
     case Codec::int2:
     case Codec::ternary:
-    case Codec::xor_coded:
       return packed_size(n, 2);
     case Codec::binary:
     case Codec::apb:
@@ -49,14 +47,15 @@ std::size_t elias_fano_bytes(std::size_t k, std::size_t n) {
   return packed_size(k, shift) + packed_size(k + (n >> shift) + 1, 1);
 }
 
-std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t number) {
-  std::size_t bytes = stored_code_bytes(codec, shape.count());
+std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, std::size_t number) {
+  const Codec codec = info.codec;
+  std::size_t bytes = info.storage == Storage::xor_network ? kXorHeaderBytes + xor_code_bytes(shape.count(), number)
+                                                           : stored_code_bytes(codec, shape.count());
   if (codec == Codec::float32)
     bytes += 4 * shape.out;
   else
     bytes += kUnitBytes + 4 * shape.out;
   if (codec == Codec::apb) bytes += kUnitLevelBytes + number + elias_fano_bytes(number, shape.count());
-  if (codec == Codec::xor_coded) bytes += kXorHeaderBytes + xor_code_bytes(shape.count(), number);
   return round_up(bytes, 8);
 }
 

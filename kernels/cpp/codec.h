@@ -10,11 +10,14 @@
 
 namespace bitplan {
 
-// An encoding of a file, by its number: what it is held as in memory, and whether its levels are entropy-coded.
+// How a file holds levels: as its codec does, in entropy code, or as the input of a network of XOR gates.
+enum class Storage : std::uint8_t { plain, entropy, xor_network };
+
+// An encoding of a file, by its number: what it is held as in memory, and how in the file.
 struct CodecInfo {
   Codec codec;
   const char* name;
-  bool coded = false;
+  Storage storage = Storage::plain;
 };
 
 constexpr std::array<CodecInfo, 11> kCodecs = {{
@@ -26,9 +29,9 @@ constexpr std::array<CodecInfo, 11> kCodecs = {{
     {Codec::ternary, "ternary"},
     {Codec::binary, "binary"},
     {Codec::apb, "apb"},
-    {Codec::int8, "coded", true},
-    {Codec::ternary, "codedternary", true},
-    {Codec::xor_coded, "xor"},
+    {Codec::int8, "coded", Storage::entropy},
+    {Codec::ternary, "codedternary", Storage::entropy},
+    {Codec::ternary, "xor", Storage::xor_network},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
@@ -44,6 +47,6 @@ std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
 
 // Bytes of a packed layer that is not entropy-coded, filled up to a multiple of 8; `number` is that of its record:
 // weights kept, or the rate of xor.
-std::size_t packed_layer_bytes(Codec codec, const LayerShape& shape, std::size_t number);
+std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, std::size_t number);
 
 }  // namespace bitplan

@@ -28,8 +28,7 @@ enum class Codec : std::uint8_t {
   int2 = 4,
   ternary = 5,
   binary = 6,
-  apb = 7,
-  xor_coded = 10
+  apb = 7
 };
 
 // How a layer's products are formed; the numbers of bitplan/compute.py.

@@ -205,18 +205,18 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   layer.bias = read_halves(data.subspan(kUnitBytes + 2 * out), bias_unit, out, "a bias");
   for (float& multiplier : layer.multiplier) multiplier = finite(multiplier * range.scale, "a scale");
 
-  const bool coded = kCodecs[node.weight.encoding].coded;
-  const std::size_t stored = coded ? data.size() - kUnitBytes - 4 * out : stored_code_bytes(layer.codec, n);
+  const Storage storage = kCodecs[node.weight.encoding].storage;
+  const std::size_t behind = data.size() - kUnitBytes - 4 * out;
+  const std::size_t stored = storage == Storage::plain ? stored_code_bytes(layer.codec, n) : behind;
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
   layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
-  if (coded) {
+  if (storage == Storage::entropy) {
     read_coded(layer, codes);
+  } else if (storage == Storage::xor_network) {
+    decode_xor(codes.subspan(0, kXorHeaderBytes + xor_code_bytes(n, node.weight.number)), n, node.weight.number,
+               layer.codes.data());
   } else if (layer.codec == Codec::ternary) {
     repack_ternary(codes, n, layer.codes.data());
-  } else if (layer.codec == Codec::xor_coded) {
-    const std::size_t bytes = kXorHeaderBytes + xor_code_bytes(n, node.weight.number);
-    decode_xor(data.subspan(kUnitBytes + 4 * out, bytes), n, node.weight.number, layer.codes.data());
-    layer.codec = Codec::ternary;
   } else {
     std::memcpy(layer.codes.data(), codes.data(), stored);
   }

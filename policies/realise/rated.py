@@ -17,7 +17,7 @@ from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.rate_distortion import MULTIPLIER
 from bitplan.policies.realise.moments import Doubles
-from bitplan.policies.realise.rounding import Problem, descend, error_feedback
+from bitplan.policies.realise.rounding import Problem, descend, error_feedback, spreading
 
 FINER = (0.8, 0.9, 1.0)
 """Factors on the quantiser's scales."""
@@ -60,9 +60,9 @@ def rated(encoding: Coded, problem: Problem, fresh: EncodedLayer) -> EncodedLaye
     least = problem.error(*best).sum()
     if fresh.levels.any():
         classes, bits = encoding.class_lengths(fresh.levels, fresh.variant)
-        inverse = np.linalg.inv(problem.curvature)
         # What a squared step of a weight is worth when all later ones make up for it, on average.
-        worth = float((1 / np.einsum("gkk->gk", inverse)).mean() * (scale**2).mean())
+        left = 1 / np.einsum("gkk->gk", spreading(problem.curvature)) ** 2
+        worth = float((left[:, None, :] * scale[..., None] ** 2).mean())
         priced = RatedProblem(
             problem.target, problem.curvature, problem.grid, bits, classes.reshape(shape), MULTIPLIER * worth
         )

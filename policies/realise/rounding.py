@@ -51,8 +51,7 @@ def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
     groups, _, columns = problem.target.shape
     order = np.argsort(-np.einsum("gkk->gk", problem.curvature).sum(0), kind="stable")
     curvature = problem.curvature[:, order][:, :, order]
-    # Rows of the upper Cholesky factor of the inverse hold how an error is spread over the later columns.
-    factor = np.linalg.cholesky(np.linalg.inv(curvature)).transpose(0, 2, 1)
+    factor = spreading(curvature)
     left = problem.target[:, :, order].copy()
     levels = np.empty_like(left)
     safe = np.where(scale > 0, scale, 1.0)
@@ -70,6 +69,24 @@ def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
     result = np.empty_like(levels)
     result[:, :, order] = levels
     return result
+
+
+def spreading(curvature: Doubles) -> Doubles:
+    """The upper Cholesky factor of the inverse [G, K, K]: its rows say how an error is spread over the later columns, and
+    its diagonal squared is what is left of a column's curvature, inverted, when they have made up for it. A curvature
+    that is singular in floating point is damped until it is not."""
+    columns = np.arange(curvature.shape[1])
+    mean = curvature[:, columns, columns].mean(1, keepdims=True)
+    for share in (0.0, 1e-9, 1e-6, 1e-3):
+        damped = curvature.copy()
+        damped[:, columns, columns] += share * mean
+        try:
+            return np.asarray(np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1))
+        except np.linalg.LinAlgError:
+            continue
+    # As good as constant inputs: every column for itself.
+    diagonal = np.maximum(curvature[:, columns, columns], 1e-3 * mean + 1e-300)
+    return np.asarray(np.sqrt(1 / diagonal)[:, :, None] * np.eye(len(columns)))
 
 
 def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> tuple[Doubles, Doubles]:

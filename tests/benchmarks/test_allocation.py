@@ -159,10 +159,11 @@ def test_bytes_are_those_of_the_artifact(case: Case, evaluator: Evaluator) -> No
 
 
 def test_nothing_is_measured_twice_and_other_images_are_measured_anew(
-    case: Case, evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bits = dict.fromkeys((node.name for node in case.network.layers), 2)
-    first = evaluator.measure(bits)
+    with Evaluator(case, 40, tmp_path) as evaluator:
+        first = evaluator.measure(bits)
     carried: list[object] = []
     monkeypatch.setattr("allocators.evaluate.realise", lambda *given: carried.append(given) or realise(*given))
     with Evaluator(case, 40, tmp_path) as again:

@@ -29,7 +29,7 @@ def instance(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", solvers.RUNS)
 def test_every_solver_has_a_row_and_none_beats_the_optimum(name: str, instance: Path) -> None:
-    found = solvers.record(instance, name, time_limit=5.0, seed=0)
+    found = solvers.record(str(instance), name, time_limit=5.0, seed=0)
     assert found["objective"] >= 5
     if name in ("bitplan", "cp-sat", "highs", "gscip"):
         assert found["objective"] == 5

@@ -65,10 +65,13 @@ class UnderRate(Rule):
     @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
-        levels = self.within_rate().numpy().astype(np.int8)
         encoding = encoding_of(self.start.variant)
-        if isinstance(encoding, Coded):  # tables and contexts count as well as the entropy
-            levels = encoding.shrink(levels, self.start.variant, self.learned_steps().numpy(), scale**2)
+        if isinstance(encoding, Coded):  # exactly: tables count, and contexts
+            ideal = self.learned_steps()
+            levels = self.levels(ideal, float(self.multiplier)).numpy().astype(np.int8)
+            levels = encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
+        else:
+            levels = self.within_rate().numpy().astype(np.int8)
         return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
 
     def within_rate(self) -> Tensor:
