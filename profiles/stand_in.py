@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import TOP
 from bitplan.encodings.base import round_to_half
+from bitplan.encodings.coded import Coded
 from bitplan.encodings.xor import Xor
 from bitplan.formats import Range, top_code
 from bitplan.kernels.artifact import pack_artifact
@@ -37,7 +38,7 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     encoding = encoding_of(variant)
     if isinstance(encoding, Xor):  # not every choice of levels has a code
         return encoding.random_layer(shape, variant, spread, rng)
-    if encoding.in_memory(variant) != variant:  # zeros fit every rate, and the integer kernels do not look at levels
+    if isinstance(encoding, Coded):  # zeros fit every rate, and the integer kernels do not look at levels
         return EncodedLayer(
             variant, shape, bias, np.full(shape.out_channels, spread, np.float32), np.zeros(size, np.int8)
         )

@@ -77,6 +77,9 @@ class Xor(Ternary):
             code=with_header(code, density),
         )
 
+    def in_memory(self, variant: Variant) -> Variant:
+        return Variant("ternary", variant.activation)
+
     def random_layer(
         self, shape: WeightShape, variant: Variant, spread: float, rng: np.random.Generator
     ) -> EncodedLayer:

@@ -10,6 +10,7 @@ import pytest
 
 from bitplan.compute import supports_format
 from bitplan.encodings import default_menu, encoding_of
+from bitplan.encodings.coded import Coded
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.network import Add, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, ScaleShift, WeightShape
 from bitplan.profiles.cover import Cover, covering_policies
@@ -57,8 +58,9 @@ def test_the_policies_cover_every_key_of_the_menu() -> None:
     policies = covering_policies(net, menu, wanted)
     assert covered_by(net, policies) == wanted
     assert all(set(policy.variants) == set(menu) for policy in policies)
-    assert [policy.variants for policy in policies[: len(variants)]] == [dict.fromkeys(menu, v) for v in variants]
-    assert len(policies) <= 4 * len(variants)  # few: one policy per key would be hundreds
+    own = [variant for variant in variants if encoding_of(variant).in_memory(variant) == variant]
+    assert [policy.variants for policy in policies[: len(own)]] == [dict.fromkeys(menu, v) for v in own]
+    assert len(policies) <= 4 * len(own)  # few: one policy per key would be hundreds
 
 
 def test_every_kernel_is_covered_under_every_set_of_formats() -> None:
@@ -104,6 +106,8 @@ def test_stand_in_layers_pack_like_real_ones(variant: Variant) -> None:
         assert len(layer.kept_positions) == (
             0 if variant.activation == F32 else encoding.full_precision_weights(shape, variant)
         )
+        if isinstance(encoding, Coded):  # zeros, which fit every rate; integer kernels take as long for any levels
+            continue
         # He initialisation: as much power out as in, so that deep float networks stay in the normal range
         power = float(np.mean(layer.weight.astype(np.float64) ** 2)) * shape.reduction
         assert 1 < power < 4
