@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bitplan.config import Config
 from bitplan.data import Dataset
-from bitplan.errors import UsageError
+from bitplan.errors import BusyError, UsageError
 from bitplan.evaluate import Metric, Outputs, evaluate, outputs_of, runtime_run
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import Network
@@ -64,15 +66,25 @@ def recovered(trained: Trained, policy: Policy, config: Config, reporter: Report
 
     steps, images = config.recovery_steps, trained.data.calibration_x
     path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps)}.journal"
-    with reporter.stage("carrying the policy out") as report, Journal(path, path.stem) as journal:
+    with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
             trained.network, trained.weights, images, policy.variants, steps, records=journal, progress=report
         )
-    path.unlink(missing_ok=True)
+        if journal is not None:
+            path.unlink(missing_ok=True)
     if found.gains:
         losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
         reporter.say(f"loss on held-back calibration images: {losses}")
     return found
+
+
+def _journal(path: Path) -> AbstractContextManager[Journal | None]:
+    """What an interrupted recovery goes on from; none where the cache cannot be written or another process carries the
+    same policy out, for all that is lost then is going on."""
+    try:
+        return Journal(path, path.stem)
+    except (BusyError, OSError):
+        return nullcontext()
 
 
 def packed(trained: Trained, policy: Policy, carried: Realisation, config: Config) -> bytes:

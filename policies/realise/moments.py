@@ -46,6 +46,7 @@ class InputMoments:
         cross = np.zeros((groups, shape.out_channels // groups, shape.reduction))
         mean_x = np.zeros((groups, shape.reduction))
         mean_y, power = np.zeros((2, *cross.shape[:2]))
+        origin_x, origin_y = None, None
         count = 0
         random = torch.Generator().manual_seed(0)
         share = min(1.0, ROWS / max(1, subject.rows))
@@ -55,6 +56,10 @@ class InputMoments:
             if share < 1:
                 chosen = torch.nonzero(torch.rand(patches.shape[1], generator=random) < share)[:, 0]
                 patches, outputs = patches[:, chosen], outputs[:, :, chosen]
+            if origin_x is None or origin_y is None:
+                # Products of float32 numbers far from zero would drown a small variance in their rounding errors.
+                origin_x, origin_y = patches.mean(1, keepdim=True), outputs.mean(2, keepdim=True)
+            patches, outputs = patches - origin_x, outputs - origin_y
             count += patches.shape[1]
             total += (patches.mT @ patches).double().numpy()
             cross += (outputs @ patches).double().numpy()

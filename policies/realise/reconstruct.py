@@ -42,15 +42,25 @@ EXCHANGES = 3
 DAMPING = 0.01
 """Share of the covariance's diagonal at least that stands for the images that were not seen."""
 
+CONSTANT = 1e-4
+"""A column whose variance is below this share of the mean one counts as constant: it may be rounding errors."""
+
+LARGEST = 2 << 30
+"""Bytes that the matrices of one layer may take; wider layers are only corrected."""
+MATRICES = 8
+"""Arrays as large as the covariance that are held at once."""
+
 FOLLOW = 0.75
 """How far the target goes from the full-precision weights (0) to the least-squares ones (1)."""
 
 
 def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
     """The layer with levels, scales and bias of small output error on the calibration images. Its size and the number of
-    kept weights stay the same; a float32 layer comes back itself."""
+    kept weights stay the same; a float32 layer comes back itself, and one too wide for LARGEST is corrected alone."""
     if layer.variant.activation == F32:
         return layer
+    if 8 * MATRICES * layer.shape.groups * layer.shape.reduction**2 > LARGEST:
+        return correct(subject, layer)
     return correct(subject, rounded(InputMoments.of(subject), layer, subject.weight))
 
 
@@ -158,12 +168,17 @@ def shrunk(moments: InputMoments) -> Doubles:
     diagonal = covariance[:, columns, columns]
     share = max(DAMPING, len(columns) / (len(columns) + moments.count))
     result = covariance * (1 - share)
-    # A value that is constant on the images still has to be rounded to something.
-    result[:, columns, columns] = diagonal + 1e-6 * max(float(diagonal.mean()), 1e-30)
+    # A value that is constant on the images still has to be rounded to something, and nothing can be made up for by it.
+    floor = CONSTANT * max(float(diagonal.mean()), 1e-30)
+    constant = diagonal < floor
+    result[constant[:, :, None] | constant[:, None, :]] = 0
+    result[:, columns, columns] = np.maximum(diagonal, floor)
     return result
 
 
 def missing(moments: InputMoments, curvature: Doubles, weight: Doubles) -> Doubles:
     """What the weights of least squared error have over those of full precision."""
     short = moments.cross - weight @ moments.covariance
+    diagonal = np.einsum("gkk->gk", moments.covariance)
+    short *= (diagonal >= CONSTANT * max(float(diagonal.mean()), 1e-30))[:, None, :]
     return np.asarray(np.linalg.solve(curvature, short.transpose(0, 2, 1)).transpose(0, 2, 1), np.float64)

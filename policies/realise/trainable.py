@@ -7,11 +7,12 @@ et al., arXiv 1308.3432). Values are those of the simulator but for the order of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from bitplan.formats import Range, Ranges, derive_formats, top_code
 from bitplan.network import Conv2d, Input, Linear, Network, ScaleShift
 from bitplan.operations import convolve, dense, execute, scale_shift, shared
 from bitplan.policies.realise.front import Images
-from bitplan.simulate import Simulator, input_formats, range_of
+from bitplan.simulate import Simulator, first_range, input_formats, range_of
 from bitplan.variant import F32, U1
 
 
@@ -106,7 +107,13 @@ class Trainable:
             bias = bias + channels.unit * channels.shift
         residual = inputs[1] if len(inputs) > 1 else None
         if isinstance(node.op, Conv2d):
-            return convolve(node.op, inputs[0], weight, bias, residual)
+            held = first_range(self.network, node, self.formats, self.ranges)
+            x, op = inputs[0], node.op
+            if held and any(op.padding):  # formats without a code for zero pad with one of their levels
+                top, bottom, left, right = op.padding
+                x = F.pad(x, (left, right, top, bottom), value=held.scale * (held.padding - held.zero_point))
+                op = replace(op, padding=(0, 0, 0, 0))
+            return convolve(op, x, weight, bias, residual)
         return dense(node.op, inputs[0], weight, bias, residual)
 
 

@@ -16,13 +16,14 @@ from bitplan.encodings.grid import Grid
 from bitplan.encodings.xor import Xor
 from bitplan.errors import UsageError
 from bitplan.formats import derive_formats
-from bitplan.network import Conv2d, Input, Network, Node
-from bitplan.policies.realise import Subject, calibrate, correct, quantise, reconstruct, recover
+from bitplan.network import Conv2d, Input, Linear, Network, Node
+from bitplan.policies.realise import Subject, calibrate, correct, quantise, realise, reconstruct, recover
 from bitplan.policies.realise.front import Front
 from bitplan.policies.realise.moments import InputMoments
 from bitplan.policies.realise.rated import rated
 from bitplan.policies.realise.reconstruct import rounded
 from bitplan.policies.realise.rounding import Problem, descend, error_feedback, spreading
+from bitplan.policies.realise.trainable import Trainable
 from bitplan.recovery_names import STEPS, steps_named
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
@@ -225,6 +226,25 @@ class TestReconstruct:
         layer = correct(subject, quantise(small.network, subject.node, small.weights, chosen))
         assert variance_of_error(subject, reconstruct(subject, layer)).sum() < variance_of_error(subject, layer).sum()
 
+    @pytest.mark.parametrize("variant", ["int4", "int2", "coded:bits=2"])
+    @pytest.mark.parametrize("value", [0.3, 10.3, 300.0])
+    def test_channels_that_are_constant_do_no_harm(self, variant, value):
+        """Their variance is what rounding leaves of it, and must not be taken for information."""
+        random = np.random.default_rng(6)
+        chosen = Variant.parse(variant)
+        network = Network((Node("x", Input(), (), (72,)), Node("y", Linear(), ("x",), (16,))), ("y",))
+        images = np.maximum(random.normal(size=(256, 12)) @ random.normal(size=(12, 72)), 0).astype(np.float32)
+        images[:, [3, 40]] = [value, 0.7 * value]
+        weights = {
+            "y.weight": random.normal(0, 0.1, (16, 72)).astype(np.float32),
+            "y.bias": np.zeros(16, np.float32),
+        }
+        simulator = Simulator(network, weights)
+        subject = subject_of(network, simulator, images, calibrate(simulator, images), "y", chosen)
+        layer = quantise(network, subject.node, weights, chosen)
+        new = rounded(InputMoments.of(subject), layer, subject.weight)
+        assert variance_of_error(subject, new).sum() < 0.7 * variance_of_error(subject, layer).sum()
+
     def test_a_dead_channel_and_a_dead_input_do_no_harm(self, small, ranges):
         weights = {name: array.copy() for name, array in small.weights.items()}
         weights["stem.weight"][3] = 0  # its channel is constant: what "depthwise" and "project" read of it too
@@ -234,6 +254,22 @@ class TestReconstruct:
             layer = reconstruct(subject, quantise(small.network, subject.node, weights, INT2))
             assert np.all(np.isfinite(layer.scale))
             assert np.all(np.isfinite(layer.bias))
+
+
+@pytest.mark.parametrize("variant", ["int4", "binary@u2", "binary@u1"])
+def test_what_is_tuned_computes_what_the_simulator_does(small, simulator, variant):
+    """Padding included, which below a format with a code for zero is one of its levels."""
+    chosen = Variant.parse(variant)
+    variants = {
+        node.name: chosen if node.op.groups == 1 else Variant("int4")
+        for node in small.network.layers
+        if isinstance(node.op, Conv2d)
+    } | {"classifier": Variant("int4")}
+    found = realise(small.network, small.weights, small.images, variants)
+    trainable = Trainable(simulator, found.layers, found.ranges, dict.fromkeys(found.layers, 1.0))
+    ours = trainable.values(small.images, frozenset(["classifier"]))["classifier"].detach()
+    theirs = simulator.outputs(small.images, found.layers, found.ranges)["classifier"]
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
 def variance_of_error(subject, layer):

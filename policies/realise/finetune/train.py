@@ -253,8 +253,10 @@ def training_key(
     digest.update(json.dumps(described, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     digest.update(b"" if labels is None else np.asarray(labels, np.int64).tobytes())
+    held = {name: {form: [r.scale, r.zero_point] for form, r in found.items()} for name, found in start.ranges.items()}
+    digest.update(json.dumps(held, sort_keys=True).encode())
     for layer in start.layers.values():
-        for array in (layer.scale, layer.bias, layer.levels, layer.values):
+        for array in (layer.scale, layer.bias, layer.levels, layer.values, layer.kept_positions, layer.code):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

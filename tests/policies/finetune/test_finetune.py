@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bitplan.capture import capture
+from bitplan.encodings import encoding_of
 from bitplan.errors import DataError, FileFormatError, UsageError
 from bitplan.example import PREPROCESSING, example_data, example_module
 from bitplan.policies.realise import Realisation, realise
@@ -40,6 +41,18 @@ def same(a: Realisation, b: Realisation) -> bool:
         np.array_equal(a.layers[name].weight, b.layers[name].weight)
         and np.array_equal(a.layers[name].bias, b.layers[name].bias)
         for name in a.layers
+    )
+
+
+@pytest.mark.parametrize("encoding", ["coded:bits=2", "codedternary:bits=1", "xor:bits=1", "float32"])
+def test_networks_of_coded_layers_are_trained_within_their_bytes(small, encoding: str) -> None:
+    variants = uniform(small, "int4") | {"join": Variant.parse(encoding)}
+    found = finetune(
+        small.network, small.weights, small.images, variants, realised(small, variants), settings=QUICK
+    ).realisation
+    layer = found.layers["join"]
+    assert len(encoding_of(layer.variant).pack(layer)) == encoding_of(layer.variant).size_bytes(
+        layer.shape, layer.variant
     )
 
 

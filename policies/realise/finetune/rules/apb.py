@@ -43,7 +43,8 @@ class Apb(Rule):
             self.delta = nn.Parameter((farthest * 1.0001).clamp(min=1e-6), requires_grad=learned)
         self.outside: Tensor
         self.register_buffer("outside", torch.tensor(self.count))  # kept when delta was frozen
-        self.progress = 0.0
+        self.progress: Tensor
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # so that a resumed training knows
 
     def mean_magnitude(self) -> float:
         """That of the binarised weights, which is the same for all: the unit of the layer."""
@@ -65,14 +66,14 @@ class Apb(Rule):
     def advance(self, progress: float) -> None:
         if self.progress < FROZEN_AT <= progress:
             self.outside.copy_((self.distance() >= self.delta).sum())
-        self.progress = progress
+        self.progress.fill_(progress)
 
     @torch.no_grad()
     def near(self) -> Tensor:
         """The weights that are binarised."""
         if self.learned and self.progress < FROZEN_AT:
             return self.distance() < self.delta
-        share = min(1.0, max(0.0, (self.progress - FROZEN_AT) / (EXACT_AT - FROZEN_AT))) if self.learned else 1.0
+        share = min(1.0, max(0.0, (float(self.progress) - FROZEN_AT) / (EXACT_AT - FROZEN_AT))) if self.learned else 1.0
         return self.all_but(round(int(self.outside) + share * (self.count - int(self.outside))))
 
     def all_but(self, count: int) -> Tensor:

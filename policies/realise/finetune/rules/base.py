@@ -70,6 +70,10 @@ class Rule(nn.Module, ABC):
     def constrain(self) -> None:
         """Called after each step of the optimiser."""
 
+    def weights(self) -> list[nn.Parameter]:
+        """Parameters that weight decay is for."""
+        return [self.latent]
+
     def thresholds(self) -> list[nn.Parameter]:
         """Parameters with an Adam of their own, without decay."""
         return []

@@ -25,6 +25,9 @@ class Fixed(Rule):
         self.register_buffer("levels", torch.from_numpy(start.levels.astype(np.float32)))
         self.rho = nn.Parameter(torch.zeros_like(self.unit))
 
+    def weights(self) -> list[nn.Parameter]:
+        return []
+
     def ratio(self) -> Tensor:
         return self.levels
 

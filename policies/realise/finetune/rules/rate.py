@@ -35,6 +35,8 @@ class UnderRate(Rule):
         self.first_bits = float(order0_entropy(torch.from_numpy(start.levels.astype(np.float32))))
         self.multiplier: Tensor
         self.register_buffer("multiplier", torch.zeros(()))
+        self.done: Tensor
+        self.register_buffer("done", torch.zeros((), dtype=torch.float64))
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         inner = 0.499
@@ -52,6 +54,9 @@ class UnderRate(Rule):
 
     @torch.no_grad()
     def advance(self, progress: float) -> None:
+        if progress <= self.done and progress > 0:
+            return  # a state that was loaded: the controller has taken this step
+        self.done.fill_(progress)
         share = min(1.0, progress / REACHED_AT)
         target = self.first_bits + share * (self.bits - self.first_bits)
         excess = order0_entropy(self.levels(self.learned_steps(), float(self.multiplier))) - target
