@@ -37,7 +37,7 @@ from bitplan.config_values import (
 from bitplan.data import DEFAULT_CALIBRATION
 from bitplan.errors import UsageError
 from bitplan.network import Preprocessing
-from bitplan.recovery_names import steps_named
+from bitplan.recovery_names import layer_steps, steps_named
 from bitplan.suggest import suggestion
 from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds
 from bitplan.yaml_file import read_mapping_file
@@ -142,6 +142,11 @@ class Config:
     def recovery_steps(self) -> tuple[str, ...]:
         """The steps that `recovery` stands for, in their order."""
         return steps_named(self.recovery)
+
+    @property
+    def layer_recovery(self) -> tuple[str, ...]:
+        """Those of them that losses of choices are measured under."""
+        return layer_steps(self.recovery_steps)
 
     @property
     def targets(self) -> Targets:

@@ -55,7 +55,7 @@ def polished(
     parts = tuple(np.ascontiguousarray(images[half]) for half in halves)
     sources = CODE | {"bitplan": (*CODE["bitplan"], "true_loss.py")}
     hashes = [
-        profile_hashes(trained.network, trained.weights, part, label, sources)
+        profile_hashes(trained.network, trained.weights, part, label, sources, config.layer_recovery)
         for part, label in zip(parts, labels, strict=True)
     ]
     key = hashlib.sha256(json.dumps([loss.metric, hashes]).encode()).hexdigest()[:32]
@@ -72,6 +72,7 @@ def polished(
             trained.menu,
             metric=loss.metric,
             labels=(labels[0], labels[1]),
+            recovery=config.layer_recovery,
         )
         found = polish(
             trained.network,

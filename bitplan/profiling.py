@@ -131,13 +131,14 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = checked_metric(trained.network, estimator, config.loss_metric)
-    hashes = profile_hashes(trained.network, trained.weights, images, labels if metric == "task" else None)
+    used = labels if metric == "task" else None
+    hashes = profile_hashes(trained.network, trained.weights, images, used, recovery=config.layer_recovery)
     path = file or cache_path(metric, hashes, estimator)
     if known is None and path.exists():
         known = LossProfile.load(path)
     if known and not known.same_origin(metric, hashes, estimator):
         raise UsageError(
-            f"the loss profile {path} was measured on another network, other images or with other code; "
+            f"the loss profile {path} was measured on another network, other images, for other steps of recovery or with other code; "
             "name another file with --loss-profile, or remove this one to measure again"
         )
     if known and all((n, v) in known.increases for n in menu for v in menu[n]):
@@ -156,6 +157,7 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
             estimator=estimator,
             labels=labels,
             metric=config.loss_metric,
+            recovery=config.layer_recovery,
             checkpoint=journal,
             profile=known,
             progress=report,
@@ -209,6 +211,7 @@ def _with_link(
             profile,
             policies=config.link_policies,
             labels=trained.data.calibration_y,
+            recovery=config.layer_recovery,
             seed=config.seed,
             checkpoint=journal,
             progress=report,

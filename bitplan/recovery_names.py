@@ -11,6 +11,8 @@ from bitplan.suggest import suggestion
 CORRECT, RECONSTRUCT, TUNE = "correct", "reconstruct", "tune"
 STEPS = (CORRECT, RECONSTRUCT, TUNE)
 """In the order in which they are carried out."""
+LAYER_STEPS = (CORRECT, RECONSTRUCT)
+"""Those that act on one layer at a time, so that the loss of a single choice can be measured under them."""
 
 PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
 
@@ -34,3 +36,9 @@ def steps_named(names: Iterable[str], field: str = "recovery") -> tuple[str, ...
             raise UsageError(f"{field} {name!r} is no step; {suggestion(name, known, 'steps and presets')}")
         wanted.update(PRESETS.get(name, (name,)))
     return tuple(step for step in STEPS if step in wanted)
+
+
+def layer_steps(steps: Iterable[str]) -> tuple[str, ...]:
+    """Those of `steps` that act on one layer at a time, in their order."""
+    wanted = set(steps)
+    return tuple(step for step in LAYER_STEPS if step in wanted)

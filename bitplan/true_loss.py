@@ -7,7 +7,7 @@ an earlier one in the middle layer costs about half as much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,9 +19,11 @@ from bitplan.network import Network, Weights
 from bitplan.policies.menu import Menu
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, slices, take
-from bitplan.policies.realise.pipeline import RECOVERIES, code_formats, quantise
+from bitplan.policies.realise.pipeline import code_formats, quantise
+from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.metrics import Increase, Labels, increase
+from bitplan.recovery_names import CORRECT
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -72,16 +74,20 @@ class TrueLoss:
         menu: Menu,
         *,
         metric: str = "kl",
+        temperature: float = 1.0,
         labels: tuple[Labels | None, Labels | None] = (None, None),
+        recovery: Sequence[str] = (CORRECT,),
         batch: int | None = None,
         memory: int = MEMORY,
     ) -> None:
-        """`images`, `labels`: those that recovery is fitted to, and those held back."""
+        """`images`, `labels`: those that recovery is fitted to, and those held back. `temperature`: that of the outputs for
+        the metric kl. `recovery`: its steps that act on one layer at a time."""
+        self.recoveries = recoveries(recovery)
         self.network, self.weights = network, weights
         self.simulator = Simulator(network, weights)
         self.batch = batch or default_batch(network)
         self.fitted, self.held_back = (
-            self._half(part, metric, known) for part, known in zip(images, labels, strict=True)
+            self._half(part, metric, known, temperature) for part, known in zip(images, labels, strict=True)
         )
         formats = code_formats(variant for variants in menu.values() for variant in variants)
         self.ranges = calibrate(self.simulator, self.fitted.images, formats, batch=self.batch)
@@ -110,7 +116,7 @@ class TrueLoss:
                 trace.checkpoints.append(Checkpoint(number, *state, dict(layers)))
             layer = quantise(self.network, node, self.weights, variants[node.name])
             subject = Subject(node, full, quantised, self.ranges, formats)
-            for recover in RECOVERIES:
+            for recover in self.recoveries:
                 layer = recover(subject, layer)
             layers[node.name] = layer
             self.walked += 1
@@ -154,13 +160,13 @@ class TrueLoss:
         others = [other for other in self.traces if other is not used]
         self.traces = ([used, trace, *others] if used else [trace, *others])[:TRACES]
 
-    def _half(self, images: Images, metric: str, labels: Labels | None) -> Half:
+    def _half(self, images: Images, metric: str, labels: Labels | None, temperature: float) -> Half:
         parts = []
         for part in slices(0, count_images(images), self.batch):
             outputs = self.simulator.outputs(take(images, part))
             parts.append({name: value.numpy() for name, value in outputs.items()})
         full = {name: np.concatenate([part[name] for part in parts]) for name in self.network.outputs}
-        return Half(images, increase(self.network, metric, full, labels))
+        return Half(images, increase(self.network, metric, full, labels, temperature))
 
     def _losses(self, front: Front, half: Half) -> Losses:
         found = []

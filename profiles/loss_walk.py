@@ -17,11 +17,13 @@ from bitplan.formats import Formats, Ranges, derive_formats
 from bitplan.network import Network, Node, Weights
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.front import Front, Images, count_images, peak_bytes, slices, take
-from bitplan.policies.realise.pipeline import RECOVERIES, code_formats, quantise
+from bitplan.policies.realise.pipeline import code_formats, quantise
+from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.metrics import Labels, Outputs
 from bitplan.profiles.workers import HERE, Workers, carry_out
+from bitplan.recovery_names import CORRECT
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, U8, Variant
 
@@ -44,6 +46,8 @@ class Job:
     labels: Labels | None
     batch: int
     memory: int
+    recovery: tuple[str, ...] = (CORRECT,)
+    """The steps (recovery_names.LAYER_STEPS) that every choice gets."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Walk:
         self.encoded: dict[Choice, EncodedLayer] = {}
         """The recovered layers. All chunks use those of the first one."""
         self._front: tuple[int, Front] | None = None
+        self._subject: tuple[Node, str, Subject] | None = None
 
     def __reduce__(self) -> tuple[type[Walk], tuple[Job, frozenset[Choice], Basis]]:
         return Walk, (self.job, self.wanted, self.basis)
@@ -132,16 +137,24 @@ class Walk:
                     self.encoded[choice] = self._recovered(self.front(0, place.start), place, variant)
 
     def _recovered(self, front: Front, place: Place, variant: Variant) -> EncodedLayer:
-        position = self.job.network.nodes.index(place.node)
-        formats = place.formats(variant)
-        full, quantised = front.fork(), front.fork()
-        full.advance(position)
-        quantised.advance(position, None, self.basis.ranges, formats)
+        subject = self._subject_of(front, place, variant)
         layer = quantise(self.job.network, place.node, self.job.weights, variant)
-        subject = Subject(place.node, full, quantised, self.basis.ranges, formats)
-        for recover in RECOVERIES:
+        for recover in recoveries(self.job.recovery):
             layer = recover(subject, layer)
         return layer
+
+    def _subject_of(self, front: Front, place: Place, variant: Variant) -> Subject:
+        """Variants that read a layer's input alike share it, with what recovery has found out about that input."""
+        kept = self._subject
+        if kept is None or kept[:2] != (place.node, variant.activation):
+            position = self.job.network.nodes.index(place.node)
+            formats = place.formats(variant)
+            full, quantised = front.fork(), front.fork()
+            full.advance(position)
+            quantised.advance(position, None, self.basis.ranges, formats)
+            subject = Subject(place.node, full, quantised, self.basis.ranges, formats)
+            self._subject = kept = place.node, variant.activation, subject
+        return kept[2]
 
 
 class Singles:

@@ -19,6 +19,7 @@ from bitplan.network import Network, Weights
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.front import Images, count_images, default_batch, slices, take
 from bitplan.policies.realise.pipeline import code_formats, realise
+from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.link import Link, fit_link
 from bitplan.profiles.loss import LossProfile
@@ -26,6 +27,7 @@ from bitplan.profiles.loss_walk import Progress
 from bitplan.profiles.metrics import Increase, Labels, increase
 from bitplan.profiles.quadratic import quadratic, score
 from bitplan.profiles.workers import HERE, Workers, carry_out, one_thread
+from bitplan.recovery_names import CORRECT
 from bitplan.simulate import Layers, Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -62,24 +64,25 @@ def calibrated(
     *,
     policies: int,
     labels: Labels | None = None,
+    recovery: Sequence[str] = (CORRECT,),
     seed: int = 0,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     workers: Workers = HERE,
 ) -> Calibrated:
     """The profile with the link of `policies` random policies from raw calibration images [N, C, H, W]. It keeps its
-    link where fewer than three policies have a positive, finite loss. `checkpoint`, `workers`: as in measure_loss.measure."""
+    link where fewer than three policies have a positive, finite loss. `recovery`, `checkpoint`, `workers`: as in
+    measure_loss.measure."""
     count = count_images(images)
     held = max(1, round(HELD_BACK * count)) if count > 1 else 0
     shown, judged = slice(0, count - held), slice(count - held if held else 0, count)
     chosen = random_policies(network, profile, menu, policies, seed)
     matrix = quadratic(profile)
     scores = np.array([score(profile, matrix, policy) for policy in chosen])
-    key = json.dumps(["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count])
+    key = json.dumps(["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count, list(recovery)])
     with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
-        losses = _measured(
-            network, weights, images, chosen, shown, judged, profile.metric, labels, journal, progress, workers
-        )
+        task = PolicyLosses(network, weights, images, shown, judged, profile.metric, labels, tuple(recovery))
+        losses = _measured(task, chosen, journal, progress, workers)
     fitted = replace(profile, link=_fitted(profile, scores, losses), link_policies=policies)
     return Calibrated(fitted, scores, losses)
 
@@ -141,7 +144,8 @@ class PolicyUnit:
 
 @dataclass(frozen=True)
 class PolicyLosses:
-    """Carries out policies on the images `shown` and measures them on those `judged`; `ranges` are shared by all."""
+    """Carries out policies on the images `shown` and measures them on those `judged`; `ranges`, those of `shown`, are shared
+    by all."""
 
     network: Network
     weights: Weights
@@ -150,7 +154,8 @@ class PolicyLosses:
     judged: slice
     metric: str
     labels: Labels | None
-    ranges: Ranges
+    recovery: tuple[str, ...]
+    ranges: Ranges | None = None
 
     def __reduce__(self) -> tuple[type[PolicyLosses], tuple[object, ...]]:
         return PolicyLosses, tuple(getattr(self, field.name) for field in fields(self))
@@ -166,10 +171,25 @@ class PolicyLosses:
 
     def evaluate(self, unit: PolicyUnit) -> NDArray[np.float32]:
         """The mean loss of a policy, [1]."""
-        carried = realise(self.network, self.weights, take(self.images, self.shown), unit.policy, ranges=self.ranges)
+        carried = realise(
+            self.network,
+            self.weights,
+            take(self.images, self.shown),
+            unit.policy,
+            ranges=self.ranges,
+            recoveries=recoveries(self.recovery),
+        )
         outputs = self._outputs(carried.layers, carried.ranges)
         losses = self.loss(outputs, slice(0, self.judged.stop - self.judged.start))
         return np.array([losses.mean(dtype=np.float64)], np.float32)
+
+    def with_ranges(self, policies: Sequence[Policy]) -> PolicyLosses:
+        """With the ranges that these policies need."""
+        formats = code_formats(variant for policy in policies for variant in policy.values())
+        shown = take(self.images, self.shown)
+        with one_thread():
+            ranges = calibrate(self.simulator, shown, formats, batch=default_batch(self.network))
+        return replace(self, ranges=ranges)
 
     def _outputs(self, layers: Layers, ranges: Ranges) -> dict[str, NDArray[np.float32]]:
         parts = slices(self.judged.start, self.judged.stop, default_batch(self.network))
@@ -178,18 +198,13 @@ class PolicyLosses:
 
 
 def _measured(
-    network: Network,
-    weights: Weights,
-    images: Images,
+    task: PolicyLosses,
     policies: Sequence[Policy],
-    shown: slice,
-    judged: slice,
-    metric: str,
-    labels: Labels | None,
     journal: Journal | None,
     progress: Progress | None,
     workers: Workers,
 ) -> NDArray[np.float64]:
+    """The loss of every policy; the journal's are not measured again."""
     found = dict(journal.records) if journal else {}
     units = [PolicyUnit(number, policy) for number, policy in enumerate(policies)]
     missing = list({unit.name: unit for unit in units if unit.name not in found}.values())
@@ -204,11 +219,7 @@ def _measured(
             progress(sum(unit.name in found for unit in units), len(units), text)
 
     if missing:
-        formats = code_formats(v for policy in policies for v in policy.values())
-        with one_thread():
-            ranges = calibrate(Simulator(network, weights), take(images, shown), formats, batch=default_batch(network))
-        losses = PolicyLosses(network, weights, images, shown, judged, metric, labels, ranges)
-        carry_out(losses, [[unit] for unit in missing], keep, report, workers)
+        carry_out(task.with_ranges(policies), [[unit] for unit in missing], keep, report, workers)
     return np.array([float(found[unit.name][0]) for unit in units])
 
 

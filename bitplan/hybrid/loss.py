@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from bitplan.hybrid.trained import HybridTrained
 from bitplan.hybrid.twin import Twin, leaf_simulator
 from bitplan.policies.realise.front import slices
 from bitplan.policies.realise.pipeline import code_formats
+from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.estimators import SEPARABLE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile, cache_path
@@ -45,12 +47,13 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = effective_metric(trained.outputs_network, config.loss_metric)
-    hashes = hybrid_hashes(trained, images, labels if metric == "task" else None)
+    steps = config.layer_recovery
+    hashes = hybrid_hashes(trained, images, labels if metric == "task" else None, steps)
     path = file or cache_path(metric, hashes)
     known = LossProfile.load(path) if path.exists() else None
     if known and not known.same_origin(metric, hashes):
         raise UsageError(
-            f"the loss profile {path} was measured on another network, other images or with other code; "
+            f"the loss profile {path} was measured on another network, other images, for other steps of recovery or with other code; "
             "name another file with --loss-profile, or remove this one to measure again"
         )
     choices = [(leaf, variant) for leaf in trained.leaves for variant in trained.menu[leaf.name]]
@@ -74,7 +77,7 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
                 if name not in journal.records:
                     if inputs is None or inputs[0] is not leaf:
                         inputs = (leaf, leaf_inputs(trained.runner, leaf, images))
-                    layer = recovered(leaf, variant, held[leaf.name], inputs[1], inputs[1])
+                    layer = recovered(leaf, variant, held[leaf.name], inputs[1], inputs[1], recoveries(steps))
                     twin = Twin(leaf_simulator(leaf), layer, held[leaf.name])
                     journal.add(name, _increases(trained, leaf, twin, images, loss))
                 increases[leaf.name, variant] = journal.records[name]
@@ -87,12 +90,14 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
     return profile
 
 
-def hybrid_hashes(trained: HybridTrained, images: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, str]:
+def hybrid_hashes(
+    trained: HybridTrained, images: NDArray[Any], labels: NDArray[Any] | None, recovery: Sequence[str] = ()
+) -> dict[str, str]:
     """What the profile depends on: besides the leaves, all weights of the module, and its source as far as there is one
     (control flow is part of the network)."""
     module = trained.runner.module
     state = {name: x.detach().float().cpu().numpy() for name, x in module.state_dict().items() if x.numel()}
-    hashes = profile_hashes(trained.network, state, images, labels, SOURCES)
+    hashes = profile_hashes(trained.network, state, images, labels, SOURCES, recovery)
     extra = [hashes["data"], trained.runner.preprocessing, trained.runner.batch, *_sources(module)]
     return hashes | {"data": hashlib.sha256(repr(extra).encode()).hexdigest()}
 

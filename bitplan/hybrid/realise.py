@@ -20,7 +20,7 @@ from bitplan.network import Conv2d as ConvOperation
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.policies.realise.pipeline import check_variants, code_formats
-from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
+from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
 
@@ -31,7 +31,6 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
     runner, leaves, variants = trained.runner, trained.leaves, policy.variants
     check_variants(trained.network, variants)
     images = trained.data.calibration_x
-    recoveries = [LAYER_STEPS[step] for step in layer_steps(config.recovery_steps)]
     encoded: dict[str, EncodedLayer] = {}
     twins: dict[nn.Module, nn.Module] = {}
     with reporter.stage("carrying the policy out") as report:
@@ -43,7 +42,9 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
             full = leaf_inputs(runner, leaf, images)
             with runner.swapped(twins):
                 quantised = leaf_inputs(runner, leaf, images)
-            layer = recovered(leaf, variants[leaf.name], held[leaf.name], full, quantised, recoveries)
+            layer = recovered(
+                leaf, variants[leaf.name], held[leaf.name], full, quantised, recoveries(config.layer_recovery)
+            )
             encoded[leaf.name] = layer
             twins[leaf.module] = Twin(leaf_simulator(leaf), layer, held[leaf.name])
     return pack_artifact(

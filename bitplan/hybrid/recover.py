@@ -17,7 +17,7 @@ from bitplan.hybrid.runner import Runner, Stop
 from bitplan.hybrid.twin import Held, layer_node, leaf_simulator
 from bitplan.kernels.torch_modules import float_weights
 from bitplan.policies.realise.front import Front
-from bitplan.policies.realise.pipeline import RECOVERIES, quantise
+from bitplan.policies.realise.pipeline import quantise
 from bitplan.policies.realise.subject import Recovery, Subject
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, Variant
@@ -51,7 +51,7 @@ def recovered(
     held: Held,
     full: Sequence[Tensor],
     quantised: Sequence[Tensor],
-    recoveries: Sequence[Recovery] = RECOVERIES,
+    recoveries: Sequence[Recovery],
 ) -> EncodedLayer:
     """The leaf as `variant` after these steps (policies/realise): `full` and `quantised` are its inputs on the
     same images in the full-precision module and behind the leaves that are encoded already."""

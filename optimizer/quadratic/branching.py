@@ -24,7 +24,7 @@ from bitplan.optimizer.quadratic.limits import LinearLimits
 from bitplan.optimizer.quadratic.matrices import Floats, Matrices
 from bitplan.optimizer.quadratic.relaxation import Iterate, Relaxation
 
-GOALS = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0)
+GOALS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0)
 """Gaps that are proven one after the other."""
 STEPS, FEWEST_STEPS = 25, 5
 """Steps of the relaxation between two bounds; in proportion fewer beyond MANY options, where each takes seconds."""
@@ -113,7 +113,8 @@ class Branching:
             self.shares = shares
 
     def run(self, between: Callable[[], None]) -> None:
-        """Until the bound has met the best objective, or `stopped`; calls `between` after each stage."""
+        """Until the bound has met the best objective, or `stopped`; calls `between` after each stage, and after 1, 2, 4, 8 ...
+        batches of nodes, which take long in large programs."""
         goals = GOALS if self.program.offsets[-1] > SMALL else GOALS[-1:]
         nodes = 0
         for goal in goals:
@@ -126,7 +127,7 @@ class Branching:
             before = self.nodes
             self._tighten()
             if not self.finished:
-                self._prove(goal)
+                self._prove(goal, between)
             nodes = self.nodes - before
             if not self.finished:
                 between()
@@ -156,12 +157,12 @@ class Branching:
         nearly_one = 1 - MARGIN - 4 * float(np.spacing(abs(self.best)))
         return self.best - max(goal * abs(self.best), nearly_one)
 
-    def _prove(self, goal: float) -> None:
+    def _prove(self, goal: float, between: Callable[[], None]) -> None:
         """Raises the bound to the goal's target, unless stopped."""
         if self.root is None:
             return
         settled = inf  # a bound of what the stage has settled
-        number = 0
+        number, batches = 0, 0
         queue: list[tuple[float, int, Node]] = [(self.root.bound, number, self.root)]
         with ThreadPoolExecutor(THREADS) as pool:
             while queue and not self.stopped():
@@ -176,8 +177,11 @@ class Branching:
                         number += 1
                         heapq.heappush(queue, (node.bound, number, node))
                 self.nodes += len(batch)
+                batches += 1
                 lowest = min([settled, *(bound for bound, _, _ in queue)])
                 self.bound = max(self.bound, min(lowest, self.best))
+                if queue and batches & (batches - 1) == 0:
+                    between()
         if not queue and self.best == inf:
             self.root = None  # nothing but what cannot be chosen was left out, and nothing is left
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Images
-from bitplan.policies.realise.pipeline import RECOVERIES, Realisation, quantise, realise
+from bitplan.policies.realise.pipeline import Realisation, quantise, realise
 from bitplan.policies.realise.reconstruct import reconstruct
 from bitplan.policies.realise.recover import Recovered, recover
 from bitplan.policies.realise.subject import Recovery, Subject
 
 __all__ = [
-    "RECOVERIES",
     "Images",
     "Realisation",
     "Recovered",

@@ -26,9 +26,6 @@ Progress = Callable[[int, int, str], None]
 MEMORY = 3 << 30
 """Bytes that the values of both networks may take."""
 
-RECOVERIES: tuple[Recovery, ...] = (correct,)
-"""What is done to each layer after quantising it, in this order."""
-
 
 @dataclass(frozen=True)
 class Realisation:
@@ -59,7 +56,7 @@ def realise(
     variants: Mapping[str, Variant],
     *,
     ranges: Ranges | None = None,
-    recoveries: Sequence[Recovery] = RECOVERIES,
+    recoveries: Sequence[Recovery] = (correct,),
     batch: int | None = None,
     memory: int = MEMORY,
     finished: LayerRecords | None = None,

@@ -61,7 +61,7 @@ def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
         return layer
     if 8 * MATRICES * layer.shape.groups * layer.shape.reduction**2 > LARGEST:
         return correct(subject, layer)
-    return correct(subject, rounded(InputMoments.of(subject), layer, subject.weight))
+    return correct(subject, rounded(subject.once(InputMoments.of), layer, subject.weight))
 
 
 def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32]) -> EncodedLayer:

@@ -13,9 +13,9 @@ from bitplan.policies.realise.checkpoint import LayerRecords, Records
 from bitplan.policies.realise.distil import Distance, held_back_distance
 from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import Progress, Realisation, code_formats, realise
-from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
+from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.tune import tune
-from bitplan.recovery_names import TUNE, Gain
+from bitplan.recovery_names import TUNE, Gain, layer_steps
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -55,9 +55,9 @@ def recover(
     needed = code_formats(variants.values())
     fitted, held_back = split(images)
     if held_back is None or not needed:
-        recoveries, finished = [LAYER_STEPS[step] for step in alone], LayerRecords(records, " ".join(alone))
+        finished = LayerRecords(records, " ".join(alone))
         result = realise(
-            network, weights, fitted, variants, recoveries=recoveries, finished=finished, progress=progress
+            network, weights, fitted, variants, recoveries=recoveries(alone), finished=finished, progress=progress
         )
         return Recovered(result, ())
     simulator, batch = Simulator(network, weights), default_batch(network)
@@ -81,7 +81,7 @@ def recover(
             fitted,
             variants,
             ranges=ranges,
-            recoveries=[LAYER_STEPS[step] for step in alone[:count]],
+            recoveries=recoveries(alone[:count]),
             finished=LayerRecords(records, " ".join(alone[:count])),
             progress=progress,
         )

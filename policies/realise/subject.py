@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from bitplan.network import IDENTITY, Conv2d, Linear, Node
 from bitplan.policies.realise.front import Front
 from bitplan.simulate import first_range
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -29,6 +31,14 @@ class Subject:
     quantised: Front
     ranges: Ranges
     formats: Formats
+    _found: dict[Callable[[Subject], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, find: Callable[[Subject], Found]) -> Found:
+        """`find(self)`, computed once for all who ask: several variants of a layer may share a subject."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        found: Found = self._found[find]
+        return found
 
     def outputs(self, layer: EncodedLayer) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch, what the layer makes before residual and activation, as rows by channel [C, M]: in the

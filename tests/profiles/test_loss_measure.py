@@ -13,6 +13,7 @@ from bitplan.encodings import default_menu
 from bitplan.errors import DataError, UsageError
 from bitplan.policies.realise import realise
 from bitplan.policies.realise.front import peak_bytes
+from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.measure_loss import measure, profile_hashes
@@ -44,6 +45,16 @@ def profile(small, menu_of):
     return measure(small.network, small.weights, small.images, menu_of(small.network, *default_menu()), batch=16)
 
 
+def losses_of(small, result):
+    """By a whole run of the simulation, without any cached value."""
+    simulator = Simulator(small.network, small.weights)
+    full, ours = (
+        {name: value.numpy() for name, value in simulator.outputs(small.images, *arguments).items()}
+        for arguments in ((), (result.layers, result.ranges))
+    )
+    return increase(small.network, "kl", full)(ours, slice(0, len(small.images)))
+
+
 def same(a, b):
     return list(a.increases) == list(b.increases) and all(
         np.array_equal(a.increases[k], b.increases[k]) for k in a.increases
@@ -65,14 +76,28 @@ def test_an_entry_is_the_divergence_of_the_network_with_that_layer_realised(smal
     # A whole run of the pipeline and of the simulation, without any cached value: `expand` and `join` have operations
     # before them that compute in 8 bits with them, `project` and `join` have residuals.
     variants = {node.name: variant if node.name == layer else FLOAT32 for node in small.network.layers}
-    result = realise(small.network, small.weights, small.images, variants)
-    simulator = Simulator(small.network, small.weights)
-    full, ours = (
-        {name: value.numpy() for name, value in simulator.outputs(small.images, *arguments).items()}
-        for arguments in ((), (result.layers, result.ranges))
-    )
-    expected = increase(small.network, "kl", full)(ours, slice(0, len(small.images)))
+    expected = losses_of(small, realise(small.network, small.weights, small.images, variants))
     np.testing.assert_allclose(profile.per_image(layer, variant), expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("recovery", [(), ("correct",), ("correct", "reconstruct")], ids=" ".join)
+def test_choices_are_measured_under_the_steps_that_are_asked_for(small, recovery):
+    # two variants that read the layer's input alike, one that does not
+    choices = [INT2, Variant.parse("ternary"), Variant.parse("int2@u4"), Variant.parse("apb:kept=0.02")]
+    menu = {"project": choices, "classifier": choices}
+    profile = measure(small.network, small.weights, small.images, menu, recovery=recovery)
+    for layer, variant in [(layer, v) for layer in menu for v in choices]:
+        variants = {node.name: variant if node.name == layer else FLOAT32 for node in small.network.layers}
+        expected = losses_of(
+            small, realise(small.network, small.weights, small.images, variants, recoveries=recoveries(recovery))
+        )
+        np.testing.assert_allclose(profile.per_image(layer, variant), expected, rtol=2e-3, atol=1e-6)
+
+
+def test_a_profile_under_other_steps_is_another_one(small):
+    given = small.network, small.weights, small.images
+    before, after = profile_hashes(*given), profile_hashes(*given, recovery=("correct", "reconstruct"))
+    assert {name for name in before if before[name] != after[name]} == {"encodings"}
 
 
 def test_little_memory_only_means_several_walks(small, profile, menu_of):

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from bitplan.compute import supports_format
 from bitplan.policies.realise import realise
+from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.metrics import increase
 from bitplan.simulate import Simulator
 from bitplan.true_loss import TrueLoss
@@ -26,21 +27,22 @@ def menu_of(network: Any) -> dict[str, tuple[Variant, ...]]:
     }
 
 
-def test_it_equals_the_realised_network_and_the_cache_changes_nothing(small: Any) -> None:
+@pytest.mark.parametrize("recovery", [("correct",), ("correct", "reconstruct")], ids=" ".join)
+def test_it_equals_the_realised_network_and_the_cache_changes_nothing(small: Any, recovery: tuple[str, ...]) -> None:
     network, images = small.network, (small.images[:24], small.images[24:])
     menu = menu_of(network)
     random = np.random.default_rng(0)
     base = {layer: variants[int(random.integers(len(variants)))] for layer, variants in menu.items()}
-    cached = TrueLoss(network, small.weights, images, menu, batch=8)
+    cached = TrueLoss(network, small.weights, images, menu, batch=8, recovery=recovery)
     for _ in range(12):
         variants = dict(base)
         for layer in random.choice(list(menu), int(random.integers(3)), replace=False):
             variants[str(layer)] = menu[str(layer)][int(random.integers(len(menu[str(layer)])))]
         found = cached(variants)
-        fresh = TrueLoss(network, small.weights, images, menu, batch=8)(variants)
+        fresh = TrueLoss(network, small.weights, images, menu, batch=8, recovery=recovery)(variants)
         for mine, theirs in zip(found, fresh, strict=True):
             np.testing.assert_array_equal(mine, theirs)
-        carried = realise(network, small.weights, images[0], variants, batch=8)
+        carried = realise(network, small.weights, images[0], variants, batch=8, recoveries=recoveries(recovery))
         simulator = Simulator(network, small.weights)
         for mine, part in zip(found, images, strict=True):
             full = {name: value.numpy() for name, value in simulator.outputs(part).items()}
