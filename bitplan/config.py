@@ -145,8 +145,9 @@ class Config:
 
     @property
     def layer_recovery(self) -> tuple[str, ...]:
-        """Those of them that losses of choices are measured under."""
-        return layer_steps(self.recovery_steps)
+        """What losses of choices are measured under: the last of the steps that act on one layer, for it comprises those
+        before it."""
+        return layer_steps(self.recovery_steps)[-1:]
 
     @property
     def targets(self) -> Targets:

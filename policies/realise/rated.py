@@ -19,36 +19,41 @@ from bitplan.encodings.rate_distortion import MULTIPLIER
 from bitplan.policies.realise.moments import Doubles
 from bitplan.policies.realise.rounding import Problem, descend, error_feedback, spreading
 
-FINER = (0.8, 0.9, 1.0)
-"""Factors on the quantiser's scales."""
+FINER = (1.0, 0.9, 0.8)
+"""Factors on the quantiser's scales. The finer, the higher the price that is needed, so each begins with that of the one
+before."""
 RISE = 1.5
 """Of the price from one trial to the next."""
 TRIALS = 6
 SWEEPS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RatedProblem(Problem):
-    """Beside the error, `price` for each bit of the levels: `bits` [classes, 2 top + 1] by level from -top on, `classes`
-    [G, R, K] of the weights."""
+    """Beside the error, `price` (which may rise) for each bit of the levels: those of level l of a weight stand at `bits[zero + l]`, with
+    its `zero` [K, G, R]; levels reach from -top to top."""
 
     bits: Doubles
-    classes: NDArray[np.int64]
+    zero: NDArray[np.int64]
+    top: int
     price: float
 
     def nearest(self, ratio: Doubles, column: int, worth: Doubles) -> Doubles:
         """Of the nearest level, the one below it in magnitude and zero, the cheapest."""
-        top = self.bits.shape[1] // 2
-        bits = self.bits[self.classes[:, :, column]]
-        nearest = np.clip(np.rint(ratio), -top, top)
-        levels = np.stack([nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
-        spent = np.take_along_axis(bits, (levels + top).astype(np.int64).transpose(1, 2, 0), 2).transpose(2, 0, 1)
-        costs = worth * (ratio - levels) ** 2 + self.price * spent
-        return np.asarray(np.take_along_axis(levels, costs.argmin(0)[None], 0)[0])
+        zero = self.zero[column]
+        nearest = np.clip(np.rint(ratio), -self.top, self.top)
+        level, cost = nearest, self._cost(nearest, ratio, zero, worth)
+        for other in (nearest - np.sign(nearest), np.zeros_like(nearest)):
+            its = self._cost(other, ratio, zero, worth)
+            level, cost = np.where(its < cost, other, level), np.minimum(its, cost)
+        return np.asarray(level)
+
+    def _cost(self, levels: Doubles, ratio: Doubles, zero: NDArray[np.int64], worth: Doubles) -> Doubles:
+        away = ratio - levels
+        return np.asarray(worth * away * away + self.price * self.bits[zero + levels.astype(np.int64)])
 
     def total_bits(self, levels: Doubles) -> float:
-        top = self.bits.shape[1] // 2
-        return float(self.bits[self.classes, (levels + top).astype(np.int64)].sum())
+        return float(self.bits[self.zero + levels.transpose(2, 0, 1).astype(np.int64)].sum())
 
 
 def rated(encoding: Coded, problem: Problem, fresh: EncodedLayer) -> EncodedLayer:
@@ -63,8 +68,10 @@ def rated(encoding: Coded, problem: Problem, fresh: EncodedLayer) -> EncodedLaye
         # What a squared step of a weight is worth when all later ones make up for it, on average.
         left = 1 / np.einsum("gkk->gk", spreading(problem.curvature)) ** 2
         worth = float((left[:, None, :] * scale[..., None] ** 2).mean())
+        top = bits.shape[1] // 2
+        zero = np.ascontiguousarray(classes.reshape(shape).transpose(2, 0, 1)) * bits.shape[1] + top
         priced = RatedProblem(
-            problem.target, problem.curvature, problem.grid, bits, classes.reshape(shape), MULTIPLIER * worth
+            problem.target, problem.curvature, problem.grid, bits.ravel(), zero, top, MULTIPLIER * worth
         )
         allowed = priced.total_bits(levels)
         for factor in FINER:
@@ -81,10 +88,11 @@ def rated(encoding: Coded, problem: Problem, fresh: EncodedLayer) -> EncodedLaye
 
 
 def within(problem: RatedProblem, scale: Doubles, allowed: float) -> tuple[Doubles, Doubles]:
-    """Levels and scales from given ones, under the first price at which they take about the bits that are allowed."""
+    """Levels and scales from given ones, at the first price from the problem's on at which they take about the bits that are
+    allowed."""
     for _ in range(TRIALS):
         levels = error_feedback(problem, scale)
         if problem.total_bits(levels) <= allowed:
             break
-        problem = replace(problem, price=problem.price * RISE)
+        problem.price *= RISE
     return descend(problem, levels, scale, SWEEPS)

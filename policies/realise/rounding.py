@@ -7,6 +7,7 @@ the rows read), levels [G, R, K] and scales [G, R]; the error of a row is (s l -
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,20 @@ BLOCK = 64
 """Columns whose effect on later ones is applied in one product."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Problem:
     """What is minimised: the rows' target, their curvature, and the levels that each weight may take [G R, K]."""
 
     target: Doubles
     curvature: Doubles
     grid: Grid
+
+    @cached_property
+    def feedback(self) -> tuple[NDArray[np.int64], Doubles]:
+        """The order of columns, those of most curvature first ("act-order" in GPTQ's code), and how the error of each is
+        spread over those behind it [G, K, K] (`spreading`)."""
+        order = np.argsort(-np.einsum("gkk->gk", self.curvature).sum(0), kind="stable")
+        return order, spreading(self.curvature[:, order][:, :, order])
 
     def error(self, levels: Doubles, scale: Doubles) -> Doubles:
         """The error of every row, [G, R]."""
@@ -47,11 +55,9 @@ class Problem:
 
 def error_feedback(problem: Problem, scale: Doubles) -> Doubles:
     """Levels for given scales, column by column, each column's error being made up for by the columns that are still
-    free (GPTQ, arXiv 2210.17323, section 3). Columns of most curvature come first ("act-order" of its code)."""
+    free (GPTQ, arXiv 2210.17323, section 3)."""
     groups, _, columns = problem.target.shape
-    order = np.argsort(-np.einsum("gkk->gk", problem.curvature).sum(0), kind="stable")
-    curvature = problem.curvature[:, order][:, :, order]
-    factor = spreading(curvature)
+    order, factor = problem.feedback
     left = problem.target[:, :, order].copy()
     levels = np.empty_like(left)
     safe = np.where(scale > 0, scale, 1.0)
