@@ -14,6 +14,11 @@ STEPS = (CORRECT, RECONSTRUCT, TUNE)
 
 PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
 
+MSE, PERCENTILE, KL, MINMAX = "mse", "percentile", "kl", "minmax"
+RANGES = (MSE, PERCENTILE, KL, MINMAX)
+"""How the ranges of activations are chosen."""
+DEFAULT_RANGES = MSE
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:

@@ -23,6 +23,7 @@ from bitplan.policies.realise.pipeline import check_variants, code_formats
 from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
+from bitplan.recovery_names import TUNE
 
 
 def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
@@ -32,11 +33,13 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
     check_variants(trained.network, variants)
     images = trained.data.calibration_x
     recoveries = [LAYER_STEPS[step] for step in layer_steps(config.recovery_steps)]
+    if TUNE in config.recovery_steps:
+        reporter.say(f"[yellow]{TUNE} is left out: it acts on whole networks, and the module is not captured[/]")
     encoded: dict[str, EncodedLayer] = {}
     twins: dict[nn.Module, nn.Module] = {}
     with reporter.stage("carrying the policy out") as report:
         report(0, len(leaves), "activation ranges")
-        held = calibrate_inputs(runner, leaves, images, code_formats(variants.values()))
+        held = calibrate_inputs(runner, leaves, images, code_formats(variants.values()), config.ranges)
         images = images[: trained.loss_images(config.loss_size)]
         for done, leaf in enumerate(leaves):
             report(done, len(leaves), f"{leaf.name} as {variants[leaf.name]}")

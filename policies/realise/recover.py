@@ -15,7 +15,7 @@ from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
 from bitplan.policies.realise.tune import tune
-from bitplan.recovery_names import TUNE, Gain
+from bitplan.recovery_names import DEFAULT_RANGES, TUNE, Gain
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -41,10 +41,12 @@ def recover(
     variants: Mapping[str, Variant],
     steps: Sequence[str],
     *,
+    method: str = DEFAULT_RANGES,
     records: Records | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W].
+    """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W];
+    activation ranges are found by `method` (range_methods.py).
 
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
     is left out. Fewer than HELD_BACK images are all fitted to, and `tune`, which needs a judge, is left out. With every
@@ -57,13 +59,20 @@ def recover(
     if held_back is None or not needed:
         recoveries, finished = [LAYER_STEPS[step] for step in alone], LayerRecords(records, " ".join(alone))
         result = realise(
-            network, weights, fitted, variants, recoveries=recoveries, finished=finished, progress=progress
+            network,
+            weights,
+            fitted,
+            variants,
+            method=method,
+            recoveries=recoveries,
+            finished=finished,
+            progress=progress,
         )
         return Recovered(result, ())
     simulator, batch = Simulator(network, weights), default_batch(network)
     if progress:
         progress(0, len(network.layers), "activation ranges")
-    ranges = calibrate(simulator, fitted, needed, batch=batch)
+    ranges = calibrate(simulator, fitted, needed, batch=batch, method=method)
     distance = Distance(network, temperature=1.0)
     gains: list[Gain] = []
     best: Realisation | None = None

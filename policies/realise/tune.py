@@ -85,7 +85,9 @@ def _one_epoch(
         full = trainable.simulator.values(batch, keep=distance.values)
         # Gradients do not flow through tensors of inference mode, not even into others: they are copied.
         teacher = {name: value.clone() for name, value in full.items()}
-        optimiser.zero_grad()
+        # A layer that no output depends on has no gradient, but a state of the optimiser all the same.
+        for parameter in trainable.parameters:
+            parameter.grad = torch.zeros_like(parameter)
         torch.autograd.backward(distance.whole(teacher, trainable.values(batch, distance.values)))
         optimiser.step()
 

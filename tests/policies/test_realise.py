@@ -13,9 +13,10 @@ from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range, derive_formats, top_code
 from bitplan.network import RELU6, Conv2d, Input, Network, Node
 from bitplan.policies.realise import Subject, calibrate, correct, quantise, realise
-from bitplan.policies.realise.calibrate import Spread, best_range
 from bitplan.policies.realise.correct import LARGEST_GAIN, Moments
 from bitplan.policies.realise.front import Front, peak_bytes
+from bitplan.policies.realise.range_methods import best_range
+from bitplan.policies.realise.spread import Spread
 from bitplan.simulate import Simulator, fake_quantise
 from bitplan.variant import FLOAT32, Variant
 
