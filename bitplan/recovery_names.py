@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from bitplan.errors import UsageError
 from bitplan.suggest import suggestion
 
-CORRECT, RECONSTRUCT, TUNE = "correct", "reconstruct", "tune"
-STEPS = (CORRECT, RECONSTRUCT, TUNE)
+EQUALISE, CORRECT, RECONSTRUCT, BLOCKS, TUNE = "equalise", "correct", "reconstruct", "blocks", "tune"
+STEPS = (EQUALISE, CORRECT, RECONSTRUCT, BLOCKS, TUNE)
 """In the order in which they are carried out."""
 
-PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
+PRESETS = {
+    "none": (),
+    "fast": (CORRECT,),
+    "balanced": (CORRECT, RECONSTRUCT),
+    "strong": (CORRECT, RECONSTRUCT, BLOCKS, TUNE),
+}
 
 MSE, PERCENTILE, KL, MINMAX = "mse", "percentile", "kl", "minmax"
 RANGES = (MSE, PERCENTILE, KL, MINMAX)

@@ -23,7 +23,6 @@ from bitplan.policies.realise.pipeline import check_variants, code_formats
 from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
-from bitplan.recovery_names import TUNE
 
 
 def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
@@ -33,8 +32,10 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
     check_variants(trained.network, variants)
     images = trained.data.calibration_x
     recoveries = [LAYER_STEPS[step] for step in layer_steps(config.recovery_steps)]
-    if TUNE in config.recovery_steps:
-        reporter.say(f"[yellow]{TUNE} is left out: it acts on whole networks, and the module is not captured[/]")
+    if left_out := [step for step in config.recovery_steps if step not in LAYER_STEPS]:
+        reporter.say(
+            f"[yellow]left out of recovery: {', '.join(left_out)} (for captured networks; here layers stand alone)[/]"
+        )
     encoded: dict[str, EncodedLayer] = {}
     twins: dict[nn.Module, nn.Module] = {}
     with reporter.stage("carrying the policy out") as report:

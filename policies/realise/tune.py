@@ -20,7 +20,7 @@ from bitplan.formats import Ranges
 from bitplan.policies.realise.checkpoint import Records
 from bitplan.policies.realise.distil import Distance, held_back_distance
 from bitplan.policies.realise.front import Images, count_images, slices, take
-from bitplan.policies.realise.trainable import Trainable
+from bitplan.policies.realise.trainable import Trainable, output_units
 from bitplan.simulate import Simulator
 from bitplan.variant import F32
 
@@ -125,12 +125,6 @@ class State:
         for parameter, m, v in zip(trainable.parameters, *map(trainable.split, (first, second)), strict=True):
             optimiser.state[parameter] = {"step": torch.tensor(step), "exp_avg": m, "exp_avg_sq": v}
         return cls(int(epoch), distance, best)
-
-
-def output_units(simulator: Simulator, layers: Layers, images: Images) -> dict[str, float]:
-    """The root mean square of each layer's full-precision outputs: what its biases are measured in."""
-    values = simulator.values(images, keep=list(layers))
-    return {name: float(value.square().mean().sqrt()) or 1.0 for name, value in values.items()}
 
 
 def _chosen(images: Images, numbers: NDArray[np.int64]) -> Images:
