@@ -1,10 +1,10 @@
-"""Rounding learned block by block, so that what a block hands on comes back (BRECQ, arXiv 2102.05426).
+"""Levels, scales and biases bettered block by block, so that what a block hands on comes back (BRECQ, arXiv 2102.05426).
 
-Behind the blocks that are done, the offsets of a block's levels (moves.py), its scales and its biases are trained by Adam
-on the relative squared error of the block's outputs against full precision, activations read in codes. First the error
-alone counts; then levels are drawn to the grid, ever more sharply (AdaRound, arXiv 2004.10568, section 4); at the end they
-are put there, and scales and biases settle. A block stays as it was where that does not lower its error on images that are
-held back.
+Behind the blocks that are done, the relative squared error of a block's outputs against full precision is lowered, with
+activations read in codes: by steps of single levels, to either neighbour on the grid, and by Adam on scales and biases
+before and after. A step is worth what the second-order expansion of the error says (as in AdaRound, arXiv 2004.10568,
+section 3, with slopes by backpropagation and a diagonal Gauss-Newton matrix): the best ones of each row are taken together
+and kept if the error falls. A block stays as it was where its error on images that are held back does not fall.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from math import cos, pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
@@ -22,27 +23,23 @@ from bitplan.formats import Ranges, derive_formats
 from bitplan.policies.realise.blocks import Block, blocks_of
 from bitplan.policies.realise.checkpoint import LayerRecords
 from bitplan.policies.realise.distil import relative
-from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
+from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, slices, take
 from bitplan.policies.realise.moves import Moves
 from bitplan.policies.realise.trainable import Trainable, output_units
 from bitplan.simulate import Simulator
 from bitplan.variant import F32
 
-STEPS = 400
-"""Of Adam, for each block."""
 BATCH = 32
+SETTLING = 40
+"""Steps of Adam on scales and biases, before levels move and again behind."""
 RATE = 2e-3
-"""Of scales and biases."""
-MOVING_RATE = 1e-2
-"""Of offsets, in steps of the grid."""
-FREE = 0.2
-"""Share of the steps without a pull to the grid."""
-ARRIVAL = 0.85
-"""Share of the steps after which the levels are put on the grid."""
-PULL = 30.0
-"""Weight of the mean indecision, in errors that the block begins with."""
-SHARPNESS = (20.0, 2.0)
-"""From the first pulled step to the last."""
+"""Of Adam, at the beginning."""
+ROUNDS = 12
+"""Of steps of levels at most, each of which costs a pass over the images forwards and backwards."""
+STEPS_OF = 64
+"""In the first round one level of so many in a row may step."""
+PROBES = 6
+"""Minibatches that curvatures are estimated from."""
 
 Layers = Mapping[str, EncodedLayer]
 
@@ -134,7 +131,7 @@ def gathered(front: Front) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Learner:
-    """Trains blocks; `units` are those of the layers' biases (trainable.py)."""
+    """Lowers the error of blocks; `units` are those of the layers' biases (trainable.py)."""
 
     simulator: Simulator
     ranges: Ranges
@@ -147,56 +144,109 @@ class Learner:
         before = {name: layers[name] for name in block.layers if layers[name].variant.activation != F32}
         if not before:
             return {}
-        after = self._trained(block, {**layers}, before, fitted, seed)
+        rows = Rows(gathered(fitted.quantised), gathered(fitted.behind(block, layers, self.ranges).full))
+        random = np.random.default_rng(seed)
+        after = self.settled(block, layers, before, rows, random)
+        after = self.stepped(block, layers, after, rows, random)
+        after = self.settled(block, layers, after, rows, random)
         old, new = (
             held_back.behind(block, {**layers, **changed}, self.ranges).error(block.outputs)
             for changed in (before, after)
         )
         return after if new < old else before
 
-    def _trained(
-        self, block: Block, layers: dict[str, EncodedLayer], before: Layers, fitted: Sides, seed: int
+    def stepped(
+        self, block: Block, layers: Layers, own: Layers, rows: Rows, random: np.random.Generator
     ) -> dict[str, EncodedLayer]:
-        moves = {
-            name: Moves(layer, self._weight(name, layer)) for name, layer in before.items() if Moves.possible(layer)
-        }
-        units = {name: self.units[name] for name in before}
-        trainable = Trainable(self.simulator, layers, self.ranges, units, moves)
-        inputs, full = gathered(fitted.quantised), gathered(fitted.behind(block, layers, self.ranges).full)
-        count = len(next(iter(full.values())))
-        random = np.random.default_rng(seed)
-        optimiser = torch.optim.Adam(
-            [
-                {"params": trainable.parameters, "rate": RATE},
-                {"params": [each.offset for each in moves.values()], "rate": MOVING_RATE},
-            ],
-            RATE,
-        )
-        arrival, first = int(ARRIVAL * STEPS), 0.0
-        for step in range(STEPS):
-            if step == arrival:
-                trainable.settle()
-            for group in optimiser.param_groups:
-                group["lr"] = group["rate"] * (1 + cos(pi * step / STEPS)) / 2
-            chosen = torch.from_numpy(random.choice(count, min(BATCH, count), replace=False))
-            made = trainable.run({name: x[chosen] for name, x in inputs.items()}, block.start, block.stop)
-            error = torch.stack([relative(full[name][chosen], made[name]) for name in block.outputs]).mean()
-            first = first or float(error)
-            done = (step - FREE * STEPS) / (arrival - FREE * STEPS)
-            pull = torch.zeros(())
-            if 0 <= done < 1 and trainable.moves:
-                sharpness = SHARPNESS[1] + (SHARPNESS[0] - SHARPNESS[1]) * (1 + cos(pi * done)) / 2
-                pull = torch.stack([each.indecision(sharpness) for each in trainable.moves.values()]).mean()
-            optimiser.zero_grad()
-            torch.autograd.backward(error + PULL * first * pull)
-            optimiser.step()
-            for each in trainable.moves.values():
-                each.constrain()
-        trainable.settle()
-        tuned = trainable.tuned()
-        return {name: tuned[name] for name in before}
+        """`own` layers after rounds of steps of single levels: each is kept if the error falls, else half as many are
+        tried."""
+        found = {name: layer for name, layer in own.items() if Moves.possible(layer)}
+        if not found:
+            return dict(own)
+        curvature = self._curvature(block, {**layers, **own}, list(found), rows, random)
+        least, slope = self._slope(block, {**layers, **own}, list(found), rows)
+        most = {name: max(1, layer.shape.reduction // STEPS_OF) for name, layer in found.items()}
+        for _ in range(ROUNDS):
+            tried = {
+                name: Moves(layer).taken(slope[name], curvature[name], most[name]) for name, layer in found.items()
+            }
+            error, steeper = self._slope(block, {**layers, **own, **tried}, list(found), rows)
+            if error < least:
+                found, least, slope = tried, error, steeper
+            elif max(most.values()) == 1:
+                break
+            else:
+                most = {name: max(1, count // 2) for name, count in most.items()}
+        return {**own, **found}
 
-    def _weight(self, name: str, layer: EncodedLayer) -> np.ndarray:
-        """The layer's weight in full precision, shaped as its levels."""
-        weight = self.simulator.arrays(self.simulator.network.by_name[name])[0].numpy()
-        return np.asarray(weight, np.float32).reshape(layer.levels.shape)
+    def settled(
+        self, block: Block, layers: Layers, own: Layers, rows: Rows, random: np.random.Generator
+    ) -> dict[str, EncodedLayer]:
+        """`own` layers after training of their scales and biases, by Adam with a cosine schedule."""
+        units = {name: self.units[name] for name in own}
+        trainable = Trainable(self.simulator, {**layers, **own}, self.ranges, units)
+        optimiser = torch.optim.Adam(trainable.parameters, RATE)
+        for number in range(SETTLING):
+            optimiser.param_groups[0]["lr"] = RATE * (1 + cos(pi * number / SETTLING)) / 2
+            chosen = random.choice(rows.count, min(BATCH, rows.count), replace=False)
+            optimiser.zero_grad()
+            torch.autograd.backward(self._error(trainable, block, rows, chosen))
+            optimiser.step()
+        tuned = trainable.tuned()
+        return {name: tuned[name] for name in own}
+
+    def _slope(
+        self, block: Block, layers: Layers, names: list[str], rows: Rows
+    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """The mean error, and its derivative by the offsets of the levels of each of these layers."""
+        moves = {name: Moves(layers[name]) for name in names}
+        trainable = Trainable(self.simulator, layers, self.ranges, {}, moves)
+        total = 0.0
+        for part in slices(0, rows.count, BATCH):
+            error = self._error(trainable, block, rows, np.arange(part.start, part.stop))
+            share = (part.stop - part.start) / rows.count
+            torch.autograd.backward(share * error)
+            total += share * error.item()
+        return total, {name: _gradient(each.offset) for name, each in moves.items()}
+
+    def _curvature(
+        self, block: Block, layers: Layers, names: list[str], rows: Rows, random: np.random.Generator
+    ) -> dict[str, NDArray[np.float32]]:
+        """The diagonal of the Gauss-Newton matrix by the offsets: with signs v at random, the mean of (J' v)^2."""
+        found = {name: np.zeros(layers[name].levels.shape, np.float32) for name in names}
+        for _ in range(PROBES):
+            moves = {name: Moves(layers[name]) for name in names}
+            trainable = Trainable(self.simulator, layers, self.ranges, {}, moves)
+            chosen = torch.from_numpy(random.choice(rows.count, min(BATCH, rows.count), replace=False))
+            made = trainable.run({name: x[chosen] for name, x in rows.read.items()}, block.start, block.stop)
+            total = torch.zeros(())
+            for name in block.outputs:
+                signs = torch.from_numpy(random.choice(np.float32([-1, 1]), tuple(made[name].shape)))
+                weight = 2 / (len(block.outputs) * made[name].numel() * float(rows.full[name].var(correction=0)))
+                total = total + weight**0.5 * (signs * made[name]).sum()
+            torch.autograd.backward(total)
+            for name, each in moves.items():
+                found[name] += _gradient(each.offset) ** 2 / PROBES
+        return found
+
+    def _error(self, trainable: Trainable, block: Block, rows: Rows, chosen: NDArray[np.int64]) -> Tensor:
+        """The mean relative error of a block's outputs on some of the images."""
+        numbers = torch.from_numpy(chosen)
+        made = trainable.run({name: x[numbers] for name, x in rows.read.items()}, block.start, block.stop)
+        return torch.stack([relative(rows.full[name][numbers], made[name]) for name in block.outputs]).mean()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a block reads behind the quantised prefix, and what it hands on in full precision, of the same images."""
+
+    read: Mapping[str, Tensor]
+    full: Mapping[str, Tensor]
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.full.values())))
+
+
+def _gradient(parameter: Tensor) -> NDArray[np.float32]:
+    return np.zeros(parameter.shape, np.float32) if parameter.grad is None else parameter.grad.numpy()

@@ -50,7 +50,7 @@ class Trainable:
     ) -> None:
         """Of the layers in `units`, factors and shifts are trained, of those in `moves` offsets too."""
         self.simulator, self.network, self.ranges = simulator, simulator.network, ranges
-        self.layers, self.moves = dict(layers), dict(moves or {})
+        self.layers, self.moves = layers, moves or {}
         self.formats = derive_formats(self.network, {name: layer.variant for name, layer in layers.items()})
         self.channels = {
             name: Channels(_zeros(layer), _zeros(layer), units[name])
@@ -87,13 +87,6 @@ class Trainable:
             bias = self.layers[name].bias + (channels.unit * channels.shift).detach().numpy()
             found[name] = self.layers[name].corrected(gain, bias)
         return found
-
-    def settle(self) -> None:
-        """Levels go where their offsets are nearest to, and stay there."""
-        for name, moves in self.moves.items():
-            self.layers[name] = moves.arrived()
-            self._fixed[name] = _fixed(self.network, name, self.layers[name])
-        self.moves = {}
 
     def values(self, images: Images, keep: frozenset[str]) -> dict[str, Tensor]:
         """The values named in `keep`, differentiable, for raw images."""

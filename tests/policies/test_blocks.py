@@ -1,7 +1,8 @@
-"""Learned rounding: which layers go together, where levels may go, and what a block gains."""
+"""Rounding by blocks: which layers go together, where levels may go, and what a block gains."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from bitplan.encodings import default_menu, encoding_of
 from bitplan.encodings.levels import LevelEncoding
 from bitplan.network import RELU, Conv2d, Input, Linear, Network, Node
-from bitplan.policies.realise import block_rounding, quantise, realise
-from bitplan.policies.realise.block_rounding import Sides, learn_rounding
+from bitplan.policies.realise import block_rounding, realise
+from bitplan.policies.realise.block_rounding import Learner, Rows, Sides, gathered, learn_rounding
 from bitplan.policies.realise.blocks import blocks_of
 from bitplan.policies.realise.moves import Moves
 from bitplan.simulate import Simulator
@@ -68,33 +69,42 @@ class TestBlocks:
 
 class TestMoves:
     @pytest.mark.parametrize("variant", MOVING, ids=str)
-    def test_levels_arrive_at_neighbours_on_their_grid_and_can_be_packed(self, variant):
+    def test_levels_step_to_neighbours_on_their_grid_and_can_be_packed(self, variant):
         random = np.random.default_rng(0)
         weight = random.normal(size=(6, 5, 3, 3)).astype(np.float32)
         encoding = encoding_of(variant)
         assert isinstance(encoding, LevelEncoding)
         layer = encoding.quantise(weight, np.zeros(6, np.float32), variant)
-        moves = Moves(layer, weight)
-        assert np.array_equal(moves.arrived().levels, layer.levels)  # nothing has pulled at them
-        with torch.no_grad():
-            moves.offset.copy_(torch.from_numpy(random.uniform(-2, 2, weight.shape).astype(np.float32)))
-        moves.constrain()
-        found = moves.arrived()
+        slope = random.normal(size=weight.shape).astype(np.float32)
+        found = Moves(layer).taken(slope, np.full_like(slope, 0.1), 7)
         assert not np.array_equal(found.levels, layer.levels)
         rows, grid = found.levels.reshape(6, 45), encoding.grid(layer).to(6, 45)
         assert np.array_equal(grid.nearest(rows.astype(float)), rows)
         if not variant.encoding.startswith("coded"):
-            assert np.all(np.abs(rows - layer.levels.reshape(6, 45)) <= grid.step)
+            change = found.levels.astype(int) - layer.levels
+            assert np.all(np.isin(change.reshape(6, 45), (0, 1, -1)) | (np.abs(change.reshape(6, 45)) == grid.step))
+            assert np.all(change * slope <= 0)
+            assert np.all((change != 0).reshape(6, -1).sum(1) <= 7)
         assert np.array_equal(encoding.unpack(encoding.pack(found), layer.shape, variant).levels, found.levels)
 
-    def test_indecision_is_none_on_the_grid_and_most_between(self):
-        variant = Variant("int4")
-        weight = np.random.default_rng(1).normal(size=(2, 3, 1, 1)).astype(np.float32)
-        moves = Moves(encoding_of(variant).quantise(weight, np.zeros(2, np.float32), variant), weight)
-        for offset, wanted in ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.5, 1.0), (-0.5, 1.0)):
-            with torch.no_grad():
-                moves.offset.fill_(offset)
-            assert float(moves.indecision(4.0)) == pytest.approx(wanted)
+    def test_a_step_that_the_curvature_makes_worthless_is_not_taken(self):
+        weight = np.random.default_rng(1).normal(size=(3, 4, 1, 1)).astype(np.float32)
+        layer = encoding_of(Variant("int8")).quantise(weight, np.zeros(3, np.float32), Variant("int8"))
+        slope = np.full_like(weight, 0.1)
+        assert np.array_equal(Moves(layer).taken(slope, np.full_like(slope, 0.3), 4).levels, layer.levels)
+        slope[1, 2] = 0.2
+        change = Moves(layer).taken(slope, np.full_like(slope, 0.3), 4).levels - layer.levels
+        assert np.flatnonzero(change).tolist() == [6]
+
+    def test_offsets_change_the_weight_by_steps_of_the_grid(self):
+        weight = np.random.default_rng(1).normal(size=(3, 4, 1, 1)).astype(np.float32)
+        layer = encoding_of(Variant("int2")).quantise(weight, np.zeros(3, np.float32), Variant("int2"))
+        moves = Moves(layer)
+        assert not moves.change().detach().numpy().any()
+        with torch.no_grad():
+            moves.offset.fill_(1)
+        wanted = 2 * layer.scale.reshape(-1, 1, 1, 1) * np.ones_like(weight)
+        assert np.array_equal(moves.change().detach().numpy(), wanted)
 
 
 class TestLearning:
@@ -108,7 +118,7 @@ class TestLearning:
 
     @pytest.mark.parametrize("variant", ["int2", "apb:kept=0.04", "codedternary:bits=1", "xor:bits=1", "ternary@u4"])
     def test_no_block_of_held_back_images_gets_worse_and_some_get_better(self, small, monkeypatch, variant):
-        monkeypatch.setattr(block_rounding, "STEPS", 60)
+        monkeypatch.setattr(block_rounding, "ROUNDS", 4)
         chosen = Variant.parse(variant)
         variants = {n.name: chosen for n in small.network.layers} | {"depthwise": Variant("int3")}
         simulator, found, learned = self.learn(small, variants)
@@ -133,17 +143,31 @@ class TestLearning:
             )
 
     def test_float32_layers_come_back_themselves(self, small, monkeypatch):
-        monkeypatch.setattr(block_rounding, "STEPS", 5)
+        monkeypatch.setattr(block_rounding, "ROUNDS", 1)
         variants = {n.name: Variant("int2") for n in small.network.layers} | {"stem": FLOAT32, "join": FLOAT32}
         _, found, learned = self.learn(small, variants)
         assert learned["stem"] is found.layers["stem"]
         assert learned["join"] is found.layers["join"]
 
-
-def test_quantise_is_what_moves_begin_with(small):
-    """Offsets begin on the way to the full-precision weight: nearer to it than the levels are."""
-    node = small.network.by_name["join"]
-    layer = quantise(small.network, node, small.weights, Variant("int3"))
-    weight = small.weights["join.weight"]
-    begun = layer.weight + Moves(layer, weight).change().detach().numpy()
-    assert np.abs(begun - weight).sum() < 0.5 * np.abs(layer.weight - weight).sum()
+    def test_slopes_and_curvatures_are_those_of_the_error(self, small):
+        """One layer without activation: the error is a parabola in every offset."""
+        variants = {n.name: FLOAT32 for n in small.network.layers} | {"classifier": Variant("int3")}
+        found = realise(small.network, small.weights, small.images, variants)
+        simulator = Simulator(small.network, small.weights)
+        block, side = blocks_of(simulator)[-1], Sides.of(simulator, small.images)
+        side.advance(block.start, found.layers, found.ranges)
+        rows = Rows(gathered(side.quantised), gathered(side.behind(block, found.layers, found.ranges).full))
+        learner = Learner(simulator, found.ranges, {})
+        error, slope = learner._slope(block, found.layers, ["classifier"], rows)
+        random = np.random.default_rng(0)
+        probes = [learner._curvature(block, found.layers, ["classifier"], rows, random) for _ in range(40)]
+        curvature = np.mean([probe["classifier"] for probe in probes], 0)
+        layer = found.layers["classifier"]
+        for place in ((0, 1, 0, 0), (3, 5, 0, 0)):
+            changed = layer.levels.copy()
+            changed[place] += 2
+            other, _ = learner._slope(
+                block, {**found.layers, "classifier": replace(layer, levels=changed)}, ["classifier"], rows
+            )
+            exact = 2 * (other - error - slope["classifier"][place])
+            assert curvature[place] == pytest.approx(exact, rel=0.4)

@@ -271,7 +271,7 @@ def variance_of_error(subject, layer):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Blocks are trained for as long as a test of behaviour needs."""
-    monkeypatch.setattr("bitplan.policies.realise.block_rounding.STEPS", 30)
+    monkeypatch.setattr("bitplan.policies.realise.block_rounding.ROUNDS", 3)
 
 
 @pytest.mark.usefixtures("few_steps")
