@@ -1,7 +1,7 @@
 """What each step of recovery gains, on images that were not calibrated on.
 
     python benchmarks/recovery.py [NETWORK ...] [--policies int4,int3,...|FILE.json] [--steps STEPS]
-        [--images N] [--calibration N] [--json FILE]
+        [--ranges mse,percentile,kl,minmax] [--images N] [--calibration N] [--json FILE]
 
 Each policy is carried out with the first step, the first two, and so on (bitplan/recovery_names.py), from calibration
 images alone. Columns: KL to full precision, accuracy and agreement with full precision; the loss on held-back calibration
@@ -27,7 +27,7 @@ from bitplan.policies.menu import menu_for
 from bitplan.policies.policy_file import read_policy
 from bitplan.policies.realise import recover
 from bitplan.profiles.metrics import divergence, log_probabilities
-from bitplan.recovery_names import STEPS, steps_named
+from bitplan.recovery_names import DEFAULT_RANGES, STEPS, steps_named
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -56,21 +56,26 @@ def variants_of(case: Case, policy: str) -> dict[str, Variant]:
     return found
 
 
-def measure(case: Case, policy: str, steps: tuple[str, ...] = STEPS) -> list[dict[str, object]]:
+def measure(
+    case: Case, policy: str, steps: tuple[str, ...] = STEPS, ranges: str = DEFAULT_RANGES
+) -> list[dict[str, object]]:
     """The rows of one policy."""
     simulator = Simulator(case.network, case.weights)
     reference = simulated(simulator, case.test, case.batch)
     variants, records, rows = variants_of(case, policy), InMemory(), []
     for count in range(len(steps) + 1):
         begin = time.process_time()
-        found = recover(case.network, case.weights, case.calibration, variants, steps[:count], records=records)
+        found = recover(
+            case.network, case.weights, case.calibration, variants, steps[:count], method=ranges, records=records
+        )
         seconds = time.process_time() - begin
-        layers, ranges = found.realisation.layers, found.realisation.ranges
-        outputs = simulated(simulator, case.test, case.batch, layers, ranges)
+        carried = found.realisation
+        outputs = simulated(simulator, case.test, case.batch, carried.layers, carried.ranges)
         rows.append(
             {
                 "network": case.name,
                 "policy": policy,
+                "ranges": ranges,
                 "step": found.gains[-1].step,
                 "held_back_loss": found.gains[-1].held_back_loss,
                 "kl": float(divergence(log_probabilities(reference), log_probabilities(outputs)).mean()),
@@ -84,7 +89,7 @@ def measure(case: Case, policy: str, steps: tuple[str, ...] = STEPS) -> list[dic
         )
         row = rows[-1]
         print(
-            f"{case.name:20s} {policy:16s} {row['step']:12s} KL {row['kl']:.4f}  {100 * row['accuracy']:.2f} %  "
+            f"{case.name:18s} {policy:14s} {ranges:10s} {row['step']:12s} KL {row['kl']:.4f}  {100 * row['accuracy']:.2f} %  "
             f"agreement {100 * row['agreement']:.2f} %  held back {row['held_back_loss']:.4f}  {seconds:.0f} s",
             flush=True,
         )
@@ -104,6 +109,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--steps", default="strong", help="steps and presets")
+    parser.add_argument("--ranges", default=DEFAULT_RANGES, help="how activation ranges are chosen; several by commas")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--calibration", type=int, help="how many images; up to 9,000 of CIFAR-10")
     parser.add_argument("--json", type=Path)
@@ -112,9 +118,10 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for case in cases(arguments.networks):
         for policy in arguments.policies.split(","):
-            rows += measure(chosen(case, arguments.images, arguments.calibration), policy, steps)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1))
+            for ranges in arguments.ranges.split(","):
+                rows += measure(chosen(case, arguments.images, arguments.calibration), policy, steps, ranges)
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

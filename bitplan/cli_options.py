@@ -15,7 +15,7 @@ from bitplan.config import DEFAULT_FILE, Config, load_config, merge
 from bitplan.errors import UsageError
 from bitplan.profiles.estimators import ESTIMATORS
 from bitplan.progress import Reporter
-from bitplan.recovery_names import PRESETS, STEPS
+from bitplan.recovery_names import PRESETS, RANGES, STEPS
 
 SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
 
@@ -50,6 +50,7 @@ OPTIONS: dict[str, Any] = {
     "recovery": _option(
         list[str], CHOICES, f"How accuracy is won back: {', '.join(STEPS)}, or {', '.join(PRESETS)}; several by commas."
     ),
+    "ranges": _option(str, CHOICES, f"How activation ranges are chosen: {', '.join(RANGES)}."),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
     "hybrid": _option(
         bool, CHOICES, "Replace layers inside the torch module; the rest stays there.", "--hybrid/--no-hybrid"

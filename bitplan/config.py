@@ -37,7 +37,7 @@ from bitplan.config_values import (
 from bitplan.data import DEFAULT_CALIBRATION
 from bitplan.errors import UsageError
 from bitplan.network import Preprocessing
-from bitplan.recovery_names import layer_steps, steps_named
+from bitplan.recovery_names import DEFAULT_RANGES, EQUALISE, RANGES, layer_steps, steps_named
 from bitplan.suggest import suggestion
 from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds
 from bitplan.yaml_file import read_mapping_file
@@ -72,6 +72,8 @@ class Config:
     exclude: tuple[str, ...] = ()
     recovery: tuple[str, ...] = ("balanced",)
     """Steps and presets (recovery_names.py) that make up for rounding when a policy is carried out."""
+    ranges: str = DEFAULT_RANGES
+    """How activation ranges are chosen when a policy is carried out (recovery_names.py)."""
     compare: tuple[str, ...] = ("float32", "int8")
     """Uniform policies carried out beside ours: variants, `fitting` for all that meet the limits, or `none`."""
     threads: int = 1
@@ -129,6 +131,10 @@ class Config:
                 )
         if self.finetune and self.hybrid:
             raise UsageError("finetune trains whole captured networks; leave out finetune or hybrid")
+        if self.finetune and EQUALISE in self.recovery_steps:
+            raise UsageError(
+                f"finetune trains from the network's own weights; leave {EQUALISE} out of recovery, or finetune"
+            )
         if 0 < self.link_policies < 3:
             raise UsageError(f"link_policies is {self.link_policies}, but a link needs 3 at least; give 0 for no link")
         channels = max(len(self.mean), len(self.std))  # where one is given alone, the other is the model's
@@ -199,6 +205,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "pin": texts,
     "exclude": texts,
     "recovery": texts,
+    "ranges": choice(RANGES),
     "compare": texts,
     "threads": whole(1),
     "batch": whole(1),

@@ -46,6 +46,11 @@ class Range:
         """The code that a convolution pads with: that of zero, or the lower level where zero is none."""
         return int(self.zero_point)
 
+    @property
+    def padding_value(self) -> float:
+        """The number that a convolution pads with: zero where a code stands for it."""
+        return self.scale * (self.padding - self.zero_point)
+
     def threshold(self) -> np.float32:
         """Of u1: what lies above it becomes 1."""
         return np.float32(np.float32(self.scale) * np.float32(0.5 - self.zero_point))

@@ -65,10 +65,17 @@ def recovered(trained: Trained, policy: Policy, config: Config, reporter: Report
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps)}.journal"
+    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps, config.ranges)}.journal"
     with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
-            trained.network, trained.weights, images, policy.variants, steps, records=journal, progress=report
+            trained.network,
+            trained.weights,
+            images,
+            policy.variants,
+            steps,
+            method=config.ranges,
+            records=journal,
+            progress=report,
         )
         if journal is not None:
             path.unlink(missing_ok=True)
@@ -100,13 +107,13 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
     )
 
 
-def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str]) -> str:
+def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str], ranges: str) -> str:
     """All that a realisation depends on."""
     from bitplan.profiles.measure_loss import CODE, profile_hashes
 
     sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
     hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
-    text = json.dumps([hashes, policy_hash(policy).hex(), steps], sort_keys=True)
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps, ranges], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 from bitplan.errors import UsageError
 from bitplan.suggest import suggestion
 
-CORRECT, RECONSTRUCT, TUNE = "correct", "reconstruct", "tune"
-STEPS = (CORRECT, RECONSTRUCT, TUNE)
+EQUALISE, CORRECT, RECONSTRUCT, BLOCKS, TUNE = "equalise", "correct", "reconstruct", "blocks", "tune"
+STEPS = (EQUALISE, CORRECT, RECONSTRUCT, BLOCKS, TUNE)
 """In the order in which they are carried out."""
 LAYER_STEPS = (CORRECT, RECONSTRUCT)
 """Those that act on one layer at a time, so that the loss of a single choice can be measured under them."""
 
-PRESETS = {"none": (), "fast": (CORRECT,), "balanced": (CORRECT, RECONSTRUCT), "strong": STEPS}
+PRESETS = {
+    "none": (),
+    "fast": (CORRECT,),
+    "balanced": (CORRECT, RECONSTRUCT),
+    "strong": (CORRECT, RECONSTRUCT, BLOCKS, TUNE),
+}
+
+MSE, PERCENTILE, KL, MINMAX = "mse", "percentile", "kl", "minmax"
+RANGES = (MSE, PERCENTILE, KL, MINMAX)
+"""How the ranges of activations are chosen."""
+DEFAULT_RANGES = MSE
 
 
 @dataclass(frozen=True, slots=True)

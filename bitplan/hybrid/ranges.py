@@ -13,14 +13,20 @@ from bitplan.hybrid.runner import Runner
 from bitplan.hybrid.twin import Held
 from bitplan.kernels.torch_modules import operation_of
 from bitplan.network import Linear
-from bitplan.policies.realise.calibrate import Spread, best_range
+from bitplan.policies.realise.range_methods import best_range
+from bitplan.policies.realise.spread import Spread
+from bitplan.recovery_names import DEFAULT_RANGES
 
 
 def calibrate_inputs(
-    runner: Runner, leaves: Sequence[Leaf], images: NDArray[Any], formats: Sequence[str]
+    runner: Runner,
+    leaves: Sequence[Leaf],
+    images: NDArray[Any],
+    formats: Sequence[str],
+    method: str = DEFAULT_RANGES,
 ) -> dict[str, Held]:
-    """By leaf, the range of least squared error of its input in each of `formats` (of codes), over all its calls.
-    Raises DataError, naming the leaf, where an input is not finite."""
+    """By leaf, the range of its input in each of `formats` (of codes) over all its calls, found by `method`
+    (policies/realise/range_methods.py). Raises DataError, naming the leaf, where an input is not finite."""
     if not formats:
         return {leaf.name: {} for leaf in leaves}
     spreads = {leaf.name: Spread() for leaf in leaves}
@@ -35,7 +41,7 @@ def calibrate_inputs(
 
     show(lambda spread, x, name: spread.extend(x, f"{name}.input"))
     show(lambda spread, x, name: spread.fill(x))
-    return {name: {form: best_range(spread, form) for form in formats} for name, spread in spreads.items()}
+    return {name: {form: best_range(spread, form, method) for form in formats} for name, spread in spreads.items()}
 
 
 def _seen(

@@ -23,6 +23,7 @@ from bitplan.policies.realise.pipeline import check_variants, code_formats
 from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
+from bitplan.recovery_names import LAYER_STEPS
 
 
 def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Reporter) -> bytes:
@@ -31,11 +32,15 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
     runner, leaves, variants = trained.runner, trained.leaves, policy.variants
     check_variants(trained.network, variants)
     images = trained.data.calibration_x
+    if left_out := [step for step in config.recovery_steps if step not in LAYER_STEPS]:
+        reporter.say(
+            f"[yellow]left out of recovery: {', '.join(left_out)} (for captured networks; here layers stand alone)[/]"
+        )
     encoded: dict[str, EncodedLayer] = {}
     twins: dict[nn.Module, nn.Module] = {}
     with reporter.stage("carrying the policy out") as report:
         report(0, len(leaves), "activation ranges")
-        held = calibrate_inputs(runner, leaves, images, code_formats(variants.values()))
+        held = calibrate_inputs(runner, leaves, images, code_formats(variants.values()), config.ranges)
         images = images[: trained.loss_images(config.loss_size)]
         for done, leaf in enumerate(leaves):
             report(done, len(leaves), f"{leaf.name} as {variants[leaf.name]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf, isfinite
 
 import torch
 import torch.nn.functional as F
@@ -64,10 +65,10 @@ def held_back_distance(
     images: Images,
     batch: int,
 ) -> float:
-    """The mean distance of the outputs over the images, as the runtime would compute them."""
+    """The mean distance of the outputs over the images, as the runtime would compute them; infinite where one is no number."""
     total, count = 0.0, count_images(images)
     for part in slices(0, count, batch):
         full = simulator.outputs(take(images, part))
         ours = simulator.outputs(take(images, part), layers, ranges)
         total += float(distance.outputs(full, ours)) * (part.stop - part.start)
-    return total / count
+    return total / count if isfinite(total) else inf

@@ -90,6 +90,6 @@ def rows_of(node: Node, x: Tensor, held: Range | None) -> Tensor:
         x = x[:, :, :: op.stride[0], :: op.stride[1]]
         return x.reshape(len(x), op.groups, channels // op.groups, -1).permute(1, 0, 3, 2).flatten(1, 2)
     top, bottom, left, right = op.padding
-    padded = F.pad(x, (left, right, top, bottom), value=held.scale * (held.padding - held.zero_point) if held else 0.0)
+    padded = F.pad(x, (left, right, top, bottom), value=held.padding_value if held else 0.0)
     columns = F.unfold(padded, op.kernel, op.dilation, 0, op.stride)
     return columns.reshape(len(x), op.groups, -1, columns.shape[-1]).permute(1, 0, 3, 2).flatten(1, 2)

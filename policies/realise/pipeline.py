@@ -17,6 +17,7 @@ from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
 from bitplan.policies.realise.subject import Recovery, Subject
 from bitplan.policies.variants import supports
+from bitplan.recovery_names import DEFAULT_RANGES
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FORMATS, U8, Variant
 
@@ -56,6 +57,7 @@ def realise(
     variants: Mapping[str, Variant],
     *,
     ranges: Ranges | None = None,
+    method: str = DEFAULT_RANGES,
     recoveries: Sequence[Recovery] = (correct,),
     batch: int | None = None,
     memory: int = MEMORY,
@@ -64,7 +66,7 @@ def realise(
 ) -> Realisation:
     """Carries out one variant per layer with the help of raw calibration images [N, C, H, W].
 
-    `ranges` are calibrated if not given. If the values of all images do not fit into `memory` bytes, recovery uses
+    `ranges` are calibrated by `method` (range_methods.py) if not given. If the values of all images do not fit into `memory` bytes, recovery uses
     as many images as do; a channel's statistics come from all pixels, so large images need fewer of them.
     Layers that are in `finished` are taken from there, others are put there once they are recovered.
     With every layer float32 the network stays bit-identical. Raises UsageError for a missing or unknown layer.
@@ -76,7 +78,7 @@ def realise(
     if progress:
         progress(0, len(network.layers), "activation ranges" if ranges is None and needed else "")
     if ranges is None:
-        held = calibrate(simulator, images, needed, batch=batch)
+        held = calibrate(simulator, images, needed, batch=batch, method=method)
     else:
         held = {name: dict(by_format) for name, by_format in ranges.items()}
     formats = derive_formats(network, variants)

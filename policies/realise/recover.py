@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bitplan.formats import Range
 from bitplan.network import Network, Weights
+from bitplan.policies.realise.block_rounding import learn_rounding
 from bitplan.policies.realise.calibrate import calibrate
 from bitplan.policies.realise.checkpoint import LayerRecords, Records
 from bitplan.policies.realise.distil import Distance, held_back_distance
+from bitplan.policies.realise.equalise import equalised
 from bitplan.policies.realise.front import Images, count_images, default_batch
-from bitplan.policies.realise.pipeline import Progress, Realisation, code_formats, realise
+from bitplan.policies.realise.pipeline import MEMORY, Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.tune import tune
-from bitplan.recovery_names import TUNE, Gain, layer_steps
+from bitplan.recovery_names import BLOCKS, DEFAULT_RANGES, EQUALISE, LAYER_STEPS, STEPS, Gain, layer_steps
 from bitplan.simulate import Simulator
-from bitplan.variant import Variant
+from bitplan.variant import F32, Variant
 
 HELD_BACK = 5
 """One of so many calibration images, spread evenly among them, is held back."""
@@ -41,61 +44,134 @@ def recover(
     variants: Mapping[str, Variant],
     steps: Sequence[str],
     *,
+    method: str = DEFAULT_RANGES,
     records: Records | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W].
+    """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W];
+    activation ranges are found by `method` (range_methods.py).
 
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
-    is left out. Fewer than HELD_BACK images are all fitted to, and `tune`, which needs a judge, is left out. With every
-    layer float32 the network stays bit-identical. With `records` an interrupted call goes on behind the last finished
-    layer or epoch. Raises as `realise`.
+    is left out. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
+    are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
+    behind the last finished layer, block or epoch. Raises as `realise`.
     """
-    alone = layer_steps(steps)
     needed = code_formats(variants.values())
     fitted, held_back = split(images)
     if held_back is None or not needed:
-        finished = LayerRecords(records, " ".join(alone))
+        alone = layer_steps(steps)
         result = realise(
-            network, weights, fitted, variants, recoveries=recoveries(alone), finished=finished, progress=progress
-        )
-        return Recovered(result, ())
-    simulator, batch = Simulator(network, weights), default_batch(network)
-    if progress:
-        progress(0, len(network.layers), "activation ranges")
-    ranges = calibrate(simulator, fitted, needed, batch=batch)
-    distance = Distance(network, temperature=1.0)
-    gains: list[Gain] = []
-    best: Realisation | None = None
-
-    def judged(step: str, found: Realisation) -> Realisation:
-        loss = held_back_distance(simulator, distance, found.layers, found.ranges, held_back, batch)
-        kept = best is None or loss < min(gain.held_back_loss for gain in gains)
-        gains.append(Gain(step, loss, kept))
-        return found if kept or best is None else best
-
-    for count in range(len(alone) + 1):
-        found = realise(
             network,
             weights,
             fitted,
             variants,
-            ranges=ranges,
-            recoveries=recoveries(alone[:count]),
-            finished=LayerRecords(records, " ".join(alone[:count])),
+            method=method,
+            recoveries=recoveries(alone),
+            finished=LayerRecords(records, " ".join(alone)),
             progress=progress,
         )
-        best = judged(alone[count - 1] if count else ROUNDED, found)
-    assert best is not None
-    if TUNE in steps:
+        return Recovered(result, ())
+    job = Job(network, variants, fitted, method, records, progress)
+    judge = Judge(Simulator(network, weights), held_back)
+    source = job.source(weights)
+    judge(ROUNDED, job.layer_by_layer(source, ()))
+    done: tuple[str, ...] = ()
+    for step in (step for step in STEPS if step in steps):
+        if step == EQUALISE:
+            quantised = {name for name, variant in variants.items() if variant.activation != F32}
+            other = job.source(equalised(network, weights, fitted, quantised))
+            if judge(EQUALISE, job.layer_by_layer(other, (EQUALISE,))):
+                source, done = other, (EQUALISE,)
+            continue
+        done = (*done, step)
+        if step in LAYER_STEPS:
+            judge(step, job.layer_by_layer(source, done))
+        elif step == BLOCKS:
+            layers = learn_rounding(
+                source.simulator,
+                judge.best.layers,
+                source.ranges,
+                fitted,
+                held_back,
+                memory=MEMORY // 2,
+                finished=LayerRecords(records, " ".join(done)),
+                progress=job.reported("learning the rounding of blocks"),
+            )
+            judge(step, Realisation(layers, source.ranges))
+        else:
+            report = job.reported("tuning scales and biases")
+            layers = tune(
+                source.simulator, judge.best.layers, source.ranges, fitted, held_back, records=records, progress=report
+            )
+            judge(step, Realisation(layers, source.ranges))
+    return Recovered(judge.best, tuple(judge.gains))
 
-        def report(done: int, total: int) -> None:
-            if progress:
-                progress(done, total, "tuning scales and biases")
 
-        layers = tune(simulator, best.layers, ranges, fitted, held_back, records=records, progress=report)
-        best = judged(TUNE, Realisation(layers, ranges))
-    return Recovered(best, tuple(gains))
+@dataclass(frozen=True)
+class Source:
+    """Weights that layers are made of, as they came or equalised, and the ranges of their values."""
+
+    weights: Weights
+    simulator: Simulator
+    ranges: dict[str, dict[str, Range]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all steps share."""
+
+    network: Network
+    variants: Mapping[str, Variant]
+    fitted: Images
+    method: str
+    records: Records | None
+    progress: Progress | None
+
+    def source(self, weights: Weights) -> Source:
+        """Calibrates the ranges."""
+        if self.progress:
+            self.progress(0, len(self.network.layers), "activation ranges")
+        simulator, formats = Simulator(self.network, weights), code_formats(self.variants.values())
+        batch = default_batch(self.network)
+        return Source(weights, simulator, calibrate(simulator, self.fitted, formats, batch=batch, method=self.method))
+
+    def layer_by_layer(self, source: Source, steps: Sequence[str]) -> Realisation:
+        """With those of `steps` that act on one layer; finished layers are recorded under all of them."""
+        return realise(
+            self.network,
+            source.weights,
+            self.fitted,
+            self.variants,
+            ranges=source.ranges,
+            recoveries=recoveries(layer_steps(steps)),
+            finished=LayerRecords(self.records, " ".join(steps)),
+            progress=self.progress,
+        )
+
+    def reported(self, what: str) -> Callable[[int, int], None] | None:
+        """Progress of a step on the whole network."""
+        progress = self.progress
+        return (lambda done, total: progress(done, total, what)) if progress else None
+
+
+class Judge:
+    """The loss on held-back images against the network as it came; remembers the best realisation so far."""
+
+    def __init__(self, simulator: Simulator, held_back: Images) -> None:
+        self.simulator, self.held_back = simulator, held_back
+        self.distance, self.batch = Distance(simulator.network, temperature=1.0), default_batch(simulator.network)
+        self.gains: list[Gain] = []
+        self.best = Realisation({}, {})
+        """Of the calls so far."""
+
+    def __call__(self, step: str, found: Realisation) -> bool:
+        """Whether the loss fell; the first call counts as a fall."""
+        loss = held_back_distance(self.simulator, self.distance, found.layers, found.ranges, self.held_back, self.batch)
+        kept = not self.gains or loss < min(gain.held_back_loss for gain in self.gains)
+        self.gains.append(Gain(step, loss, kept))
+        if kept:
+            self.best = found
+        return kept
 
 
 def split(images: Images) -> tuple[Images, Images | None]:

@@ -1,4 +1,5 @@
-"""A realised network whose scales and biases can be differentiated by: what tuning works on.
+"""A realised network that can be differentiated by scales, biases and offsets of levels: what tuning and block rounding
+work on.
 
 Rounding to codes lets gradients through as if it were not there, clipping stops them (straight-through estimator, Bengio
 et al., arXiv 1308.3432). Values are those of the simulator but for the order of sums.
@@ -21,6 +22,7 @@ from bitplan.formats import Range, Ranges, derive_formats, top_code
 from bitplan.network import Conv2d, Input, Linear, Network, ScaleShift
 from bitplan.operations import convolve, dense, execute, scale_shift, shared
 from bitplan.policies.realise.front import Images
+from bitplan.policies.realise.moves import Moves
 from bitplan.simulate import Simulator, first_range, input_formats, range_of
 from bitplan.variant import F32, U1
 
@@ -39,14 +41,21 @@ class Trainable:
     """Executes a network with layers that are encoded, under the tuned factors and shifts."""
 
     def __init__(
-        self, simulator: Simulator, layers: Mapping[str, EncodedLayer], ranges: Ranges, units: Mapping[str, float]
+        self,
+        simulator: Simulator,
+        layers: Mapping[str, EncodedLayer],
+        ranges: Ranges,
+        units: Mapping[str, float],
+        moves: Mapping[str, Moves] | None = None,
     ) -> None:
-        self.simulator, self.network, self.layers, self.ranges = simulator, simulator.network, layers, ranges
+        """Of the layers in `units`, factors and shifts are trained, of those in `moves` offsets too."""
+        self.simulator, self.network, self.ranges = simulator, simulator.network, ranges
+        self.layers, self.moves = layers, moves or {}
         self.formats = derive_formats(self.network, {name: layer.variant for name, layer in layers.items()})
         self.channels = {
             name: Channels(_zeros(layer), _zeros(layer), units[name])
             for name, layer in layers.items()
-            if layer.variant.activation != F32
+            if layer.variant.activation != F32 and name in units
         }
         self._fixed = {name: _fixed(self.network, name, layer) for name, layer in layers.items()}
 
@@ -82,8 +91,14 @@ class Trainable:
     def values(self, images: Images, keep: frozenset[str]) -> dict[str, Tensor]:
         """The values named in `keep`, differentiable, for raw images."""
         names = [node.name for node in self.network.inputs]
-        live = {name: value.clone() for name, value in self.simulator.values(images, keep=names).items()}
-        for node in self.network:
+        given = {name: value.clone() for name, value in self.simulator.values(images, keep=names).items()}
+        live = self.run(given, 0, len(self.network.nodes))
+        return {name: live[name] for name in keep}
+
+    def run(self, given: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+        """`given`, all that nodes[start:stop] read of earlier values, and the values that they make, differentiable."""
+        live = dict(given)
+        for node in self.network.nodes[start:stop]:
             if isinstance(node.op, Input):
                 continue
             inputs = [
@@ -93,7 +108,7 @@ class Trainable:
                 for name, form in zip(node.inputs, input_formats(node, self.formats), strict=True)
             ]
             live[node.name] = self._execute(node, inputs)
-        return {name: live[name] for name in keep}
+        return live
 
     def _execute(self, node: Any, inputs: list[Tensor]) -> Tensor:
         if isinstance(node.op, ScaleShift):
@@ -101,6 +116,8 @@ class Trainable:
         if not isinstance(node.op, Conv2d | Linear):
             return execute(node, inputs)
         weight, bias = self._fixed[node.name]
+        if node.name in self.moves:
+            weight = weight + self.moves[node.name].change().reshape(weight.shape)
         if node.name in self.channels:
             channels = self.channels[node.name]
             weight = weight * channels.gain.exp().view(-1, *[1] * (weight.ndim - 1))
@@ -111,10 +128,16 @@ class Trainable:
             x, op = inputs[0], node.op
             if held and any(op.padding):  # formats without a code for zero pad with one of their levels
                 top, bottom, left, right = op.padding
-                x = F.pad(x, (left, right, top, bottom), value=held.scale * (held.padding - held.zero_point))
+                x = F.pad(x, (left, right, top, bottom), value=held.padding_value)
                 op = replace(op, padding=(0, 0, 0, 0))
             return convolve(op, x, weight, bias, residual)
         return dense(node.op, inputs[0], weight, bias, residual)
+
+
+def output_units(simulator: Simulator, layers: Mapping[str, EncodedLayer], images: Images) -> dict[str, float]:
+    """The root mean square of each layer's full-precision outputs: what its biases are measured in."""
+    values = simulator.values(images, keep=list(layers))
+    return {name: float(value.square().mean().sqrt()) or 1.0 for name, value in values.items()}
 
 
 def straight_through(x: Tensor, held: Range, form: str) -> Tensor:

@@ -20,7 +20,7 @@ from bitplan.formats import Ranges
 from bitplan.policies.realise.checkpoint import Records
 from bitplan.policies.realise.distil import Distance, held_back_distance
 from bitplan.policies.realise.front import Images, count_images, slices, take
-from bitplan.policies.realise.trainable import Trainable
+from bitplan.policies.realise.trainable import Trainable, output_units
 from bitplan.simulate import Simulator
 from bitplan.variant import F32
 
@@ -85,7 +85,9 @@ def _one_epoch(
         full = trainable.simulator.values(batch, keep=distance.values)
         # Gradients do not flow through tensors of inference mode, not even into others: they are copied.
         teacher = {name: value.clone() for name, value in full.items()}
-        optimiser.zero_grad()
+        # A layer that no output depends on has no gradient, but a state of the optimiser all the same.
+        for parameter in trainable.parameters:
+            parameter.grad = torch.zeros_like(parameter)
         torch.autograd.backward(distance.whole(teacher, trainable.values(batch, distance.values)))
         optimiser.step()
 
@@ -123,12 +125,6 @@ class State:
         for parameter, m, v in zip(trainable.parameters, *map(trainable.split, (first, second)), strict=True):
             optimiser.state[parameter] = {"step": torch.tensor(step), "exp_avg": m, "exp_avg_sq": v}
         return cls(int(epoch), distance, best)
-
-
-def output_units(simulator: Simulator, layers: Layers, images: Images) -> dict[str, float]:
-    """The root mean square of each layer's full-precision outputs: what its biases are measured in."""
-    values = simulator.values(images, keep=list(layers))
-    return {name: float(value.square().mean().sqrt()) or 1.0 for name, value in values.items()}
 
 
 def _chosen(images: Images, numbers: NDArray[np.int64]) -> Images:

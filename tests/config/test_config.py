@@ -36,6 +36,7 @@ FULL: dict[str, Any] = {
     "pin": ["fc=int8", "blocks.*=int4"],
     "exclude": ["stem"],
     "recovery": ["correct", "tune"],
+    "ranges": "kl",
     "compare": ["fitting"],
     "threads": 2,
     "batch": 4,

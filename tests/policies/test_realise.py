@@ -10,14 +10,17 @@ import pytest
 
 from bitplan.encodings import default_menu
 from bitplan.errors import DataError, UsageError
-from bitplan.formats import Range, derive_formats, top_code
+from bitplan.formats import Range, top_code
 from bitplan.network import RELU6, Conv2d, Input, Network, Node
-from bitplan.policies.realise import Subject, calibrate, correct, quantise, realise
-from bitplan.policies.realise.calibrate import Spread, best_range
+from bitplan.policies.realise import calibrate, correct, quantise, realise
 from bitplan.policies.realise.correct import LARGEST_GAIN, Moments
-from bitplan.policies.realise.front import Front, peak_bytes
+from bitplan.policies.realise.front import peak_bytes
+from bitplan.policies.realise.range_methods import best_range
+from bitplan.policies.realise.spread import Spread
 from bitplan.simulate import Simulator, fake_quantise
 from bitplan.variant import FLOAT32, Variant
+
+from .subjects import subject_of
 
 torch = pytest.importorskip("torch")
 
@@ -147,23 +150,11 @@ def spread_of(value):
     return spread
 
 
-def subject_of(small, simulator, ranges, name, variant):
-    """The layer alone quantised, between two full-precision fronts."""
-    network = small.network
-    node = network.by_name[name]
-    formats = derive_formats(network, {n.name: variant if n is node else FLOAT32 for n in network.layers})
-    full = Front.of_images(simulator, small.images, 16)
-    quantised = full.fork()
-    full.advance(network.nodes.index(node))
-    quantised.advance(network.nodes.index(node), None, ranges, formats)
-    return Subject(node, full, quantised, ranges, formats)
-
-
 class TestCorrect:
     @pytest.mark.parametrize("name", ["stem", "depthwise", "project", "join", "classifier"])
     @pytest.mark.parametrize("variant", [INT3, BINARY, Variant.parse("apb:kept=0.04")], ids=str)
     def test_brings_mean_and_deviation_to_full_precision(self, small, simulator, ranges, name, variant):
-        subject = subject_of(small, simulator, ranges, name, variant)
+        subject = subject_of(small.network, simulator, small.images, ranges, name, variant)
         layer = quantise(small.network, subject.node, small.weights, variant)
         before, after = Moments.of(subject, layer), Moments.of(subject, correct(subject, layer))
         deviation = np.sqrt(after.full / after.count)
@@ -176,7 +167,7 @@ class TestCorrect:
         assert np.abs(before.mean_quantised - before.mean_full).max() > 0.01 * deviation.max()
 
     def test_moments_equal_those_of_numpy(self, small, simulator, ranges):
-        subject = subject_of(small, simulator, ranges, "project", INT3)
+        subject = subject_of(small.network, simulator, small.images, ranges, "project", INT3)
         layer = quantise(small.network, subject.node, small.weights, INT3)
         pairs = list(subject.outputs(layer))
         full, ours = (np.concatenate([p[i].numpy() for p in pairs], 1).astype(np.float64) for i in (0, 1))
@@ -190,7 +181,7 @@ class TestCorrect:
         np.testing.assert_allclose(full.reshape(8, 40, 12, 12).transpose(1, 0, 2, 3), bare.numpy(), atol=1e-5)
 
     def test_a_float32_layer_comes_back_itself(self, small, simulator, ranges):
-        subject = subject_of(small, simulator, ranges, "stem", FLOAT32)
+        subject = subject_of(small.network, simulator, small.images, ranges, "stem", FLOAT32)
         layer = quantise(small.network, subject.node, small.weights, FLOAT32)
         assert correct(subject, layer) is layer
 
@@ -202,7 +193,7 @@ class TestCorrect:
         example = replace(small, weights=weights)
         for variant in (Variant("ternary"), BINARY):
             layer = quantise(small.network, small.network.by_name["stem"], weights, variant)
-            corrected = correct(subject_of(example, simulator, ranges, "stem", variant), layer)
+            corrected = correct(subject_of(example.network, simulator, example.images, ranges, "stem", variant), layer)
             assert corrected.scale[3] == layer.scale[3] == 0
             assert corrected.bias[3] == pytest.approx(0.25, abs=1e-3)
 

@@ -15,10 +15,8 @@ from bitplan.encodings.coded import Coded
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.xor import Xor
 from bitplan.errors import UsageError
-from bitplan.formats import derive_formats
 from bitplan.network import Conv2d, Input, Linear, Network, Node
-from bitplan.policies.realise import Subject, calibrate, correct, quantise, realise, reconstruct, recover
-from bitplan.policies.realise.front import Front
+from bitplan.policies.realise import calibrate, correct, quantise, realise, reconstruct, recover
 from bitplan.policies.realise.moments import InputMoments
 from bitplan.policies.realise.rated import rated
 from bitplan.policies.realise.reconstruct import rounded
@@ -27,6 +25,8 @@ from bitplan.policies.realise.trainable import Trainable
 from bitplan.recovery_names import STEPS, steps_named
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
+
+from .subjects import subject_of
 
 torch = pytest.importorskip("torch")
 
@@ -123,16 +123,6 @@ def simulator(small):
 @pytest.fixture(scope="module")
 def ranges(small, simulator):
     return calibrate(simulator, small.images, batch=16)
-
-
-def subject_of(network, simulator, images, ranges, name, variant):
-    node = network.by_name[name]
-    formats = derive_formats(network, {n.name: variant if n is node else FLOAT32 for n in network.layers})
-    full = Front.of_images(simulator, images, 16)
-    quantised = full.fork()
-    full.advance(network.nodes.index(node))
-    quantised.advance(network.nodes.index(node), None, ranges, formats)
-    return Subject(node, full, quantised, ranges, formats)
 
 
 class TestReconstruct:
@@ -278,13 +268,59 @@ def variance_of_error(subject, layer):
     return torch.cat([ours - full for full, ours in pairs], 1).double().var(1, correction=0).numpy()
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Blocks are trained for as long as a test of behaviour needs."""
+    monkeypatch.setattr("bitplan.policies.realise.block_rounding.ROUNDS", 3)
+
+
+@pytest.mark.usefixtures("few_steps")
 class TestRecover:
-    def test_every_step_lowers_the_held_back_loss_of_few_bits(self, small):
+    def test_steps_on_single_layers_lower_the_held_back_loss_of_few_bits(self, small):
         found = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS)
-        losses = [gain.held_back_loss for gain in found.gains]
-        assert [gain.step for gain in found.gains] == ["rounded", *STEPS]
-        assert losses[0] > losses[1] > losses[2]
-        assert [gain.kept for gain in found.gains] == [True, True, True, losses[3] < losses[2]]
+        losses = {gain.step: gain.held_back_loss for gain in found.gains}
+        assert list(losses) == ["rounded", *STEPS]
+        assert losses["rounded"] > losses["correct"] > losses["reconstruct"]
+
+    def test_a_step_is_kept_only_if_it_lowers_the_loss(self, small):
+        least = np.inf
+        for gain in recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS).gains:
+            assert gain.kept == (gain.held_back_loss < least)
+            least = min(least, gain.held_back_loss)
+
+    def test_a_loss_that_is_no_number_is_never_the_best(self, small, monkeypatch):
+        """Neither what has it is kept, nor does it keep what comes behind from being judged."""
+        from bitplan.policies.realise import distil
+
+        real, calls = distil.Distance.outputs, []
+
+        def outputs(self, full, changed):
+            calls.append(None)
+            return torch.tensor(torch.nan) if len(calls) in (1, 3) else real(self, full, changed)
+
+        monkeypatch.setattr(distil.Distance, "outputs", outputs)
+        steps = ("equalise", "correct", "reconstruct")
+        gains = recover(small.network, small.weights, small.images, uniform(small, INT2), steps).gains
+        assert [gain.held_back_loss == np.inf for gain in gains] == [True, False, True, False]
+        assert [gain.kept for gain in gains] == [True, True, False, True]
+
+    def test_tuning_passes_over_a_layer_that_no_output_depends_on(self, small):
+        """It has no gradient, and interrupted tuning finds its state all the same."""
+        nodes = (
+            *small.network.nodes[:-2],
+            Node("side", Conv2d((1, 1)), ("join",), (4, 6, 6)),
+            *small.network.nodes[-2:],
+        )
+        network = replace(small.network, nodes=nodes)
+        weights = small.weights | {
+            "side.weight": np.ones((4, 8, 1, 1), np.float32),
+            "side.bias": np.ones(4, np.float32),
+        }
+        variants, steps = {node.name: INT2 for node in network.layers}, ("correct", "tune")
+        records = Killed(10**6)
+        whole = recover(network, weights, small.images, variants, steps, records=records)
+        assert np.array_equal(whole.realisation.layers["side"].shape.count, 32)
+        assert recover(network, weights, small.images, variants, steps, records=records).gains == whole.gains
 
     def test_all_float32_stays_bit_identical(self, small, simulator):
         found = recover(small.network, small.weights, small.images, uniform(small, FLOAT32), STEPS).realisation
@@ -299,12 +335,13 @@ class TestRecover:
         assert np.array_equal(layer.bias, small.weights["project.bias"])
 
     def test_tuning_keeps_the_levels(self, small):
-        before = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS[:2]).realisation
-        after = recover(small.network, small.weights, small.images, uniform(small, INT2), STEPS).realisation
+        before = recover(small.network, small.weights, small.images, uniform(small, INT2), ("correct",)).realisation
+        steps = ("correct", "tune")
+        after = recover(small.network, small.weights, small.images, uniform(small, INT2), steps).realisation
         assert after.ranges == before.ranges
         assert all(np.array_equal(after.layers[n].levels, before.layers[n].levels) for n in before.layers)
 
-    @pytest.mark.parametrize("last", [8, 16, 20])  # in a cheap walk, in reconstruction, in tuning
+    @pytest.mark.parametrize("last", [8, 20, 26, 32])  # in a cheap walk, in reconstruction, in blocks, in tuning
     def test_an_interrupted_one_gives_the_same(self, small, last):
         variants = uniform(small, Variant("ternary"))
         whole = recover(small.network, small.weights, small.images, variants, STEPS)
@@ -343,7 +380,7 @@ def uniform(small, variant):
 
 class TestNames:
     def test_presets_and_steps_are_put_in_order(self):
-        assert steps_named(["strong"]) == STEPS
+        assert steps_named(["strong", "equalise"]) == STEPS
         assert steps_named(["tune", "fast"]) == ("correct", "tune")
         assert steps_named(["none"]) == ()
 

@@ -32,7 +32,7 @@ class Codes(nn.Module):
 
     def padding(self) -> float:
         """What a convolution pads with: zero, or the lower level where zero is none."""
-        return self.scale().item() * (self.held.padding - self.held.zero_point)
+        return self.range().padding_value
 
     def range(self) -> Range:
         """The range with the step that was learned."""
