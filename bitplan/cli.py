@@ -13,6 +13,7 @@ from bitplan import __version__
 from bitplan.cli_options import Json, Quiet, configured
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.profile_cli import app as profile_app
 from bitplan.progress import Reporter
 
 INTERRUPTED = 130
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(profile_app, name="profile")
 
 
 @app.callback(invoke_without_command=True)
@@ -66,35 +68,6 @@ def optimize(
 
 @app.command()
 @configured
-def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
-    """Measures this machine and this network, and stores both profiles and the network in the output folder."""
-    from bitplan.atomic_file import write_atomically
-    from bitplan.network_file import network_to_json
-    from bitplan.planning_commands import HYBRID_PROFILES
-    from bitplan.profiling import device_profile, loss_profile
-    from bitplan.trained import load_trained
-    from bitplan.workflow import NETWORK, check_output
-
-    if config.hybrid:
-        raise UsageError(f"profiles {HYBRID_PROFILES}; run `optimize --hybrid` with the same model and data")
-    check_output(config.output)
-    trained = load_trained(config, reporter)
-    device_path, loss_path = config.output / "device.arrow", config.output / "loss.arrow"
-    device_profile(trained, config, reporter).save(device_path)
-    loss_profile(trained, config, reporter).save(loss_path)
-    write_atomically(config.output / NETWORK, network_to_json(trained.network).encode())
-    paths = {
-        "device_profile": str(device_path),
-        "loss_profile": str(loss_path),
-        "network": str(config.output / NETWORK),
-    }
-    reporter.say(f"stored {', '.join(paths.values())}; plan from them with: optimize plan {config.output}")
-    if json_output:
-        print(json.dumps(paths))
-
-
-@app.command()
-@configured
 def plan(
     config: Config,
     reporter: Reporter,
@@ -104,14 +77,18 @@ def plan(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Plans from stored profiles alone: no torch, no images and not even the device is needed."""
+    """Plans from stored profiles alone: no torch, no images and not even the device is needed.
+
+    optimize plan out/ --device my-board.arrow --target-latency 20ms --budget 2MB
+    """
     from bitplan.optimizer.plan import plan as solve
+    from bitplan.planned_device import said_of_estimates, with_margin_noted
     from bitplan.planning_commands import explained, output_of, stored
     from bitplan.policies.policy_file import write_policy
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import POLICY
 
-    kept = stored(folder, config)
+    kept = stored(folder, config, reporter)
     with reporter.stage("solving the integer program"):
         policy = solve(
             kept.network,
@@ -124,10 +101,13 @@ def plan(
             time_limit=config.time_limit,
             seed=config.seed,
         )
+    policy = with_margin_noted(policy, config.margin)
     path = output_of(folder, config) / POLICY
     write_policy(path, policy)
     result = Result(PLANNED, config.targets, policy, kept.network, policy_path=path)
     reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
+    if estimates := said_of_estimates(policy):
+        reporter.say(estimates)
     explanation = explained(kept, policy, config, reporter) if explain else {}
     if json_output:
         print(json.dumps(result.to_json() | explanation))
@@ -167,8 +147,9 @@ def realise(
     from bitplan.measured import with_predictions
     from bitplan.planning_commands import policy_named
     from bitplan.policies.policy_file import validate_against
-    from bitplan.profiles.device import DeviceProfile, default_path
+    from bitplan.profiles.device import DeviceProfile
     from bitplan.profiles.fingerprint import this_machine
+    from bitplan.profiles.library import default_path, profile_path
     from bitplan.stages import stages_of
     from bitplan.targets import Targets
     from bitplan.workflow import check_output, judged_and_trained
@@ -181,7 +162,7 @@ def realise(
     policy = validate_against(policy, trained.network)
     if policy.hashes.get("network", trained.network.content_hash) != trained.network.content_hash:
         reporter.say("[yellow]the policy was made for another network with layers of the same names[/]")
-    path = config.device_profile or default_path(this_machine())
+    path = profile_path(config.device_profile) if config.device_profile else default_path(this_machine())
     device = DeviceProfile.load(path) if path.exists() else None
     policy = with_predictions(policy, trained.network, device, config)
     targets = config.targets if config.targets != Targets() else policy.targets

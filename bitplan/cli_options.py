@@ -68,7 +68,14 @@ OPTIONS: dict[str, Any] = {
     "loss": _option(str, HOW, "pkg.mod:function(outputs, full_precision, labels) in place of distillation."),
     "polish": _option(int, HOW, "Improve the plan by swaps that measuring confirms; so many policies are measured."),
     "rounds": _option(int, HOW, "Re-plans where a target was missed when measured."),
-    "device_profile": _option(Path, HOW, "Arrow file of this machine's latencies."),
+    "device_profile": _option(
+        Path,
+        HOW,
+        "Latencies of this machine, or for `plan` of another: an .arrow file, or a name of `optimize profile list`.",
+        "--device",
+        "--device-profile",
+    ),
+    "margin": _option(float, HOW, "Error bars added to latencies that are estimates, in plans from stored profiles."),
     "loss_profile": _option(
         Path, HOW, "Arrow file of this network's losses, or how to measure them: " + ", ".join(ESTIMATORS) + "."
     ),

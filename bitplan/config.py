@@ -103,6 +103,9 @@ class Config:
     rounds: int = 1
     """Re-plans with measured corrections where a target was missed."""
     device_profile: Path | None = None
+    """An Arrow file, or the name of a profile in the library (profiles/library.py)."""
+    margin: float = 0.0
+    """Error bars added to latencies of steps that were not timed but estimated."""
     loss_profile: Path | None = None
     """An Arrow file, or the name of an estimator (profiles/estimators/)."""
     link_policies: int = 8
@@ -223,6 +226,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "polish": whole(0),
     "rounds": whole(0),
     "device_profile": path,
+    "margin": non_negative_number,
     "loss_profile": path,
     "link_policies": whole(0),
     "jobs": whole(0),

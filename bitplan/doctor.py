@@ -43,8 +43,8 @@ def examine() -> dict[str, Any]:
         missing.append("torch: capturing and profiling networks need it: pip install 'bitplan[torch]'")
     try:
         from bitplan.kernels import _runtime
-        from bitplan.profiles.device import default_path
         from bitplan.profiles.fingerprint import this_machine
+        from bitplan.profiles.library import default_path
 
         machine = this_machine()
         path = default_path(machine)

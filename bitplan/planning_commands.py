@@ -17,6 +17,7 @@ from bitplan.optimizer.frontier import Frontier, frontier
 from bitplan.optimizer.frontier.file import read_point, summary, write_frontier
 from bitplan.optimizer.frontier.page import write_page
 from bitplan.optimizer.frontier.picture import write_picture
+from bitplan.planned_device import planned_device
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import read_policy
@@ -41,9 +42,9 @@ class Stored:
     menu: Menu
 
 
-def stored(folder: Path, config: Config) -> Stored:
+def stored(folder: Path, config: Config, reporter: Reporter) -> Stored:
     """Reads network and profiles. Raises UsageError for targets that planning alone cannot keep, FileFormatError for
-    files that are missing or damaged."""
+    files that are missing or damaged. Steps that the device profile lacks are estimated."""
     if config.hybrid:
         raise UsageError(
             f"planning from stored profiles knows whole networks only: profiles {HYBRID_PROFILES}; to stop at the policy, "
@@ -56,9 +57,9 @@ def stored(folder: Path, config: Config) -> Stored:
             "--polish measures on the network and its images, which planning does without; leave it out here"
         )
     network = read_network(folder / NETWORK)
-    device = DeviceProfile.load(config.device_profile or folder / "device.arrow")
     loss = stored_loss_profile(config, folder / "loss.arrow")
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
+    device = planned_device(config.device_profile or folder / "device.arrow", network, menu, config, reporter)
     return Stored(network, device, loss, menu)
 
 
@@ -90,7 +91,7 @@ def explained(kept: Stored, policy: Policy, config: Config, reporter: Reporter) 
 
 def compute_frontier(folder: Path, config: Config, points: int, reporter: Reporter) -> dict[str, Any]:
     """Computes the frontier, or goes on with it, and writes its files; what `--json` prints."""
-    kept = stored(folder, config)
+    kept = stored(folder, config, reporter)
     output = output_of(folder, config)
     check_output(output)
     with reporter.stage("computing the frontier") as report:

@@ -16,14 +16,16 @@ from bitplan.errors import UsageError
 from bitplan.file_lock import FileLock
 from bitplan.network import Network
 from bitplan.policies.menu import Menu
-from bitplan.profiles.device import DeviceProfile, default_path
+from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.estimators import DEFAULT, ESTIMATORS
 from bitplan.profiles.executor import Load
 from bitplan.profiles.fingerprint import this_machine
+from bitplan.profiles.library import default_path, profile_path
 from bitplan.profiles.link import Link
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_latency import measure as measure_latency
 from bitplan.profiles.measure_latency import measure_anchor
+from bitplan.profiles.staleness import standing
 from bitplan.profiles.steps import all_keys
 from bitplan.profiles.workers import Workers
 from bitplan.progress import Reporter, duration
@@ -53,10 +55,13 @@ def known_or_timed(
     it lacks is timed, with the executors that `load` makes. What is measured is saved at once, so that an interrupted run
     goes on where it was. `what` and `step` are what is timed, in the words of the messages. Raises BusyError while
     another process times steps of the same profile."""
-    path = config.device_profile or default_path(this_machine())
+    here = this_machine()
+    path = profile_path(config.device_profile) if config.device_profile else default_path(here)
     known = DeviceProfile.load(path) if path.exists() else None
     if known:
         known.require_this_machine()
+        for reason in standing(known.fingerprint, here).reasons:  # what does not keep latencies from being compared
+            reporter.say(f"[yellow]the device profile was {escape(reason)}[/]")
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
         reporter.say(f"device profile: every {step} is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)

@@ -80,6 +80,7 @@ class Result:
             "predicted_file_bytes": predicted.get("file_bytes"),
             "resident_bytes": self.resident_bytes if outcome else predicted.get("resident_bytes"),
             "predicted_latency_ms": predicted.get("latency_ms"),
+            "latency_estimates": self.policy.settings.get("estimates"),
             "measured_latency_ms": latency and asdict(latency),
             "loss": {
                 "predicted": predicted.get("loss"),
@@ -117,6 +118,7 @@ class Result:
         return result
 
     def _layers(self) -> list[dict[str, Any]]:
+        estimated = (self.policy.settings.get("estimates") or {}).get("steps", ())
         counts = {node.name: self.network.weight_shape(node).count for node in self.network.layers}
         return [
             {
@@ -126,6 +128,7 @@ class Result:
                 "bits_per_weight": round(8 * layer.bytes / counts[layer.name], 3),
                 "bytes": layer.bytes,
                 "latency_ms": layer.latency_ms,
+                "latency_estimated": layer.name in estimated,
             }
             for layer in self.policy.layers
         ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,6 +107,19 @@ class Predictor:
         steps = policy_steps(self.network, variants, self.threads, self.batch, kernels)
         return {step: self.device_profile.latency(key).median for step, key in steps.items()}
 
+    def estimates(self, variants: Mapping[str, Variant], kernels: Kernels) -> dict[str, Any]:
+        """Under `estimates`, which of the policy's steps were not timed but estimated, their milliseconds together and
+        their error bars together (as if all erred alike); empty where none was."""
+        if self.device_profile is None:
+            return {}
+        steps = policy_steps(self.network, variants, self.threads, self.batch, kernels)
+        found = {step: self.device_profile.latency(key) for step, key in steps.items()}
+        found = {step: latency for step, latency in found.items() if latency.estimated}
+        if not found:
+            return {}
+        seconds, bars = (fsum(getattr(f, name) for f in found.values()) for name in ("median", "error"))
+        return {"estimates": {"steps": list(found), "latency_ms": 1e3 * seconds, "error_ms": 1e3 * bars}}
+
     def totals(self, variants: Mapping[str, Variant], kernels: Kernels | None = None) -> dict[str, float | int | None]:
         """The whole network's figures, named as in Policy.predicted, with the given kernels or the fastest ones."""
         self._require_complete(variants)
@@ -142,6 +155,7 @@ class Predictor:
         hashes = dict(self.loss_profile.hashes) if self.loss_profile is not None else {}
         hashes["network"] = self.network.content_hash
         scale = {} if self.loss_profile is None else {"loss_scale": self.loss_profile.scale}
+        estimates = self.estimates(variants, kernels)
         if self.device_profile is not None:
             hashes["device"] = self.device_profile.fingerprint.hash
         return Policy(
@@ -150,7 +164,7 @@ class Predictor:
             totals,
             certificate or Certificate(),
             hashes,
-            {"threads": self.threads, "batch": self.batch, **scale, **(settings or {})},
+            {"threads": self.threads, "batch": self.batch, **scale, **estimates, **(settings or {})},
         )
 
     def _require_complete(self, variants: Mapping[str, Variant]) -> None:

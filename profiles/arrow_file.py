@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from bitplan.errors import FileFormatError
 KEY = b"bitplan"
 NO_CHECKSUM = b"0" * 64
 CHECKSUM = re.compile(rb'("checksum": ")([0-9a-f]{64})(")')
+
+Upgrades = Mapping[int, Callable[[pa.Table], pa.Table]]
+"""By an older version: makes a table of the newest one of such a table."""
 
 
 def write_table(path: Path, table: pa.Table, header: Mapping[str, Any], form: str, version: int) -> None:
@@ -36,9 +39,11 @@ def write_table(path: Path, table: pa.Table, header: Mapping[str, Any], form: st
     write_atomically(path, CHECKSUM.sub(rb"\g<1>" + digest + rb"\g<3>", data))
 
 
-def read_table(path: Path, schema: pa.Schema, form: str, version: int, remedy: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Reads what `write_table` wrote. Raises FileFormatError, naming the path and the remedy (how to make the file), where
-    there is no such file and for anything else."""
+def read_table(
+    path: Path, schema: pa.Schema, form: str, version: int, remedy: str, upgrades: Upgrades | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Reads what `write_table` wrote, tables of older versions by their `upgrades`. Raises FileFormatError, naming the path
+    and the remedy (how to make the file), where there is no such file and for anything else."""
 
     def refuse(reason: str) -> FileFormatError:
         return FileFormatError(f"{path}: {reason}; delete the file and {remedy}")
@@ -66,7 +71,9 @@ def read_table(path: Path, schema: pa.Schema, form: str, version: int, remedy: s
         raise refuse(f"is not a readable Arrow file ({error})") from error
     if header.get("format") != form:
         raise refuse(f"is a {header.get('format')!r}, not a {form}")
-    if header.get("version") != version:
+    if header.get("version") in (upgrades or {}):
+        table = (upgrades or {})[header["version"]](table)
+    elif header.get("version") != version:
         raise refuse(f"has version {header.get('version')!r}; this bitplan reads version {version}")
     if not table.schema.equals(schema):
         raise refuse(f"has columns {table.schema.names}, not {schema.names}, or other types")

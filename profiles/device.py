@@ -8,9 +8,9 @@ scales predictions by `anchor then / anchor now`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,38 +19,10 @@ from bitplan.errors import FileFormatError, UsageError
 from bitplan.formats import derive_formats
 from bitplan.network import Network
 from bitplan.profiles.arrow_file import read_table, write_table
+from bitplan.profiles.device_schema import FORMAT, KEY_COLUMNS, LATENCY_COLUMNS, REMEDY, SCHEMA, UPGRADES, VERSION
 from bitplan.profiles.fingerprint import Fingerprint, this_machine
 from bitplan.profiles.steps import Kernels, StepKey, StepKeys, policy_steps
 from bitplan.variant import Variant
-
-FORMAT = "device profile"
-VERSION = 2
-REMEDY = "measure it with `optimize profile`"
-
-
-def _seconds(name: str, meaning: str) -> pa.Field:
-    return pa.field(name, pa.float64(), nullable=False, metadata={"unit": "s", "meaning": meaning})
-
-
-SCHEMA = pa.schema(
-    [
-        pa.field("signature", pa.string(), nullable=False, metadata={"meaning": "operation, parameters and shapes"}),
-        pa.field(
-            "variant",
-            pa.string(),
-            nullable=False,
-            metadata={"meaning": "weight encoding and activations, or none/format read"},
-        ),
-        pa.field("kernel", pa.string(), nullable=False, metadata={"meaning": "compute kernel of a layer, else empty"}),
-        pa.field("output", pa.string(), nullable=False, metadata={"meaning": "activation formats written: u8, f32+u2"}),
-        pa.field("threads", pa.int32(), nullable=False),
-        pa.field("batch", pa.int32(), nullable=False, metadata={"unit": "images"}),
-        _seconds("median", "the share of the step in a median run of its network"),
-        _seconds("low", "10 % quantile"),
-        _seconds("high", "90 % quantile"),
-        pa.field("samples", pa.int64(), nullable=False, metadata={"unit": "runs"}),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +30,38 @@ class Latency:
     """Seconds of one run: median, 10 % and 90 % quantile, and over how many runs.
 
     The median of a step is its share of a median run of the whole network (see `samples.step_latency`), so that the
-    medians of steps may be added up.
+    medians of steps may be added up. Of an estimate (`estimates.py`), `low` and `high` are the quantiles of the model's
+    errors, and `samples` is the number of timed steps that it was fitted on.
     """
 
     median: float
     low: float
     high: float
     samples: int
+    estimated: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.low <= self.median <= self.high < math.inf and self.samples > 0):
             raise ValueError(f"a latency needs 0 <= low <= median <= high and samples, not {self}")
 
     def scaled(self, factor: float) -> Latency:
-        return Latency(self.median * factor, self.low * factor, self.high * factor, self.samples)
+        return Latency(self.median * factor, self.low * factor, self.high * factor, self.samples, self.estimated)
+
+    @property
+    def error(self) -> float:
+        """The error bar of an estimate, in seconds: one in ten takes longer than the median by more; 0 if it was timed."""
+        return self.high - self.median if self.estimated else 0.0
 
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """`entries` by step; `anchor` is the anchor network's latency on the same machine in the same hour."""
+    """`entries` by step; `anchor` is the anchor network's latency on the same machine in the same hour; `recorded`: when
+    the last step was timed, in ISO 8601, UTC (empty if unknown)."""
 
     fingerprint: Fingerprint
     anchor: Latency
     entries: Mapping[StepKey, Latency] = field(default_factory=dict)
+    recorded: str = ""
 
     def __post_init__(self) -> None:
         if not self.anchor.median:
@@ -96,7 +77,13 @@ class DeviceProfile:
             ) from None
 
     def missing(self, keys: Iterable[StepKey]) -> frozenset[StepKey]:
-        return frozenset(keys) - self.entries.keys()
+        """Those that were not timed; estimated ones are among them."""
+        return frozenset(key for key in keys if key not in self.entries or self.entries[key].estimated)
+
+    @cached_property
+    def timed(self) -> Mapping[StepKey, Latency]:
+        """The entries that are no estimates."""
+        return {key: latency for key, latency in self.entries.items() if not latency.estimated}
 
     def fastest(self, by_kernel: Mapping[str, StepKey]) -> str:
         """The kernel under which a layer's step takes least; of equals the first."""
@@ -131,14 +118,19 @@ class DeviceProfile:
 
     def merged(self, newer: DeviceProfile) -> DeviceProfile:
         """Both, brought to this profile's level of speed by the ratio of the anchors; where both have an entry the
-        newer one wins. Raises UsageError for profiles of different machines or kernels."""
+        newer one wins, but no estimate over a timing. Raises UsageError for profiles of different machines or kernels."""
         if differences := self.fingerprint.differences(newer.fingerprint):
             raise UsageError(
                 f"these device profiles cannot be merged: {'; '.join(differences)}; keep one file for each"
             )
         factor = self.anchor.median / newer.anchor.median
-        added = {key: latency.scaled(factor) for key, latency in newer.entries.items()}
-        return DeviceProfile(newer.fingerprint, self.anchor, {**self.entries, **added})
+        added = {
+            key: latency.scaled(factor)
+            for key, latency in newer.entries.items()
+            if not (latency.estimated and key in self.timed)
+        }
+        recorded = max(self.recorded, newer.recorded)
+        return DeviceProfile(newer.fingerprint, self.anchor, {**self.entries, **added}, recorded)
 
     def require_this_machine(self) -> None:
         """Raises UsageError if what is measured here and now must not be compared with this profile: it comes from
@@ -154,36 +146,25 @@ class DeviceProfile:
         """Writes the Arrow file atomically."""
         keys = sorted(self.entries)
         rows = [self.entries[key] for key in keys]
-        columns = {name: [getattr(key, name) for key in keys] for name in StepKey.__slots__}
-        columns |= {name: [getattr(row, name) for row in rows] for name in Latency.__slots__}
-        anchor = {name: getattr(self.anchor, name) for name in Latency.__slots__}
-        header = {"fingerprint": self.fingerprint.to_json(), "anchor": anchor}
+        columns = {name: [getattr(key, name) for key in keys] for name in KEY_COLUMNS}
+        columns |= {name: [getattr(row, name) for row in rows] for name in LATENCY_COLUMNS}
+        header = {"fingerprint": self.fingerprint.to_json(), "anchor": asdict(self.anchor), "recorded": self.recorded}
         write_table(path, pa.table(columns, schema=SCHEMA), header, FORMAT, VERSION)
 
     @staticmethod
     def load(path: Path) -> DeviceProfile:
-        """Raises FileFormatError, with the path and what to do, for a file that is damaged or not a profile."""
-        table, header = read_table(path, SCHEMA, FORMAT, VERSION, REMEDY)
+        """Reads files of this version and of version 2. Raises FileFormatError, with the path and what to do, for a file
+        that is damaged or not a profile."""
+        table, header = read_table(path, SCHEMA, FORMAT, VERSION, REMEDY, UPGRADES)
         try:
-            entries = {
-                StepKey(*(row[name] for name in StepKey.__slots__)): Latency(*(row[name] for name in Latency.__slots__))
-                for row in table.to_pylist()
-            }
+            keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
+            rows = zip(*(table[name].to_pylist() for name in LATENCY_COLUMNS), strict=True)
+            entries = {StepKey(*key): Latency(*row) for key, row in zip(keys, rows, strict=True)}
             if len(entries) != table.num_rows:
                 raise ValueError("a step is there twice")
-            return DeviceProfile(Fingerprint.from_json(header["fingerprint"]), Latency(**header["anchor"]), entries)
+            fingerprint, anchor = Fingerprint.from_json(header["fingerprint"]), Latency(**header["anchor"])
+            return DeviceProfile(fingerprint, anchor, entries, str(header.get("recorded", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(
                 f"{path}: holds an impossible entry ({error}); delete the file and {REMEDY}"
             ) from error
-
-
-def default_folder() -> Path:
-    """Where device profiles are kept: $BITPLAN_CACHE/profiles, else ~/.cache/bitplan/profiles."""
-    cache = os.environ.get("BITPLAN_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "bitplan") / "profiles"
-
-
-def default_path(fingerprint: Fingerprint) -> Path:
-    """The file of one machine and its kernels."""
-    return default_folder() / f"{fingerprint.hash}.arrow"

@@ -38,10 +38,11 @@ class Fingerprint:
     python: str = ""
     bitplan: str = ""
 
-    def differences(self, other: Fingerprint) -> list[str]:
-        """What keeps latencies of one from holding on the other, in words; empty if nothing does."""
+    def differences(self, other: Fingerprint, mine: str = "here", theirs: str = "there") -> list[str]:
+        """What keeps latencies of one from holding on the other, in words; empty if nothing does. `mine` and `theirs`:
+        what the two are called."""
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in IDENTITY)
-        return [f"{name} is {mine!r} here and {theirs!r} there" for name, mine, theirs in pairs if mine != theirs]
+        return [f"{name} is {a!r} {mine} and {b!r} {theirs}" for name, a, b in pairs if a != b]
 
     def matches(self, other: Fingerprint) -> bool:
         return not self.differences(other)

@@ -8,7 +8,6 @@ from math import exp, expm1, inf, log, log1p
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 
 SMALLEST = 1e-12
 """Scores and losses below it count as this where logarithms are taken."""
@@ -78,6 +77,8 @@ def fit_link(scores: ArrayLike, losses: ArrayLike) -> Link:
         found = [np.log(max(link.loss(float(np.exp(score))), SMALLEST)) for score in x]
         # exponents far from 1 are not worth a slightly better fit
         return float(np.square(found - y).mean() + 0.01 * parameters[1] ** 2 + 1e-4 * parameters[2] ** 2)
+
+    from scipy.optimize import minimize  # here, because it takes long to load and planning fits nothing
 
     starts = [np.array([float(np.mean(y - x)), 0.0, above]) for above in (0.0, 3.0)]
     fits = [minimize(error, start, method="Nelder-Mead", options={"maxiter": 2000}) for start in starts]

@@ -15,6 +15,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
 import numpy as np
@@ -153,7 +154,8 @@ def measure(
                 if key in missing:
                     pooled[key].append(samples)
         measured = {key: step_latency(samples) for key, samples in pooled.items()}
-        profile = replace(profile, fingerprint=here, entries={**profile.entries, **measured})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        profile = replace(profile, fingerprint=here, entries={**profile.entries, **measured}, recorded=now)
         if save:
             save(profile)
     return profile or DeviceProfile(here, anchor.measure())

@@ -12,8 +12,10 @@ from bitplan.errors import BitplanError, FileFormatError, UsageError
 from bitplan.network import Conv2d, Input, Linear, Network, Node
 from bitplan.profiles import device as device_module
 from bitplan.profiles.arrow_file import write_table
-from bitplan.profiles.device import SCHEMA, DeviceProfile, Latency, default_path
+from bitplan.profiles.device import DeviceProfile, Latency
+from bitplan.profiles.device_schema import SCHEMA
 from bitplan.profiles.fingerprint import Fingerprint
+from bitplan.profiles.library import default_path
 from bitplan.profiles.steps import StepKey, all_keys, policy_steps
 from bitplan.variant import FLOAT32, Variant
 

@@ -1,0 +1,1 @@
+../../bitplan/device_commands.py

@@ -1,0 +1,1 @@
+../../bitplan/planned_device.py

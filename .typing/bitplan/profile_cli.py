@@ -1,0 +1,1 @@
+../../bitplan/profile_cli.py
