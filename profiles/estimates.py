@@ -81,11 +81,13 @@ class Estimator:
 
     def left_out(self, keys: Iterable[StepKey]) -> LeftOut:
         """The errors of estimating these timed steps without their shapes."""
-        errors = []
-        for key in keys:
-            model = self._model(_families(key)[0])
-            if model and key in model.left_out:
-                errors.append(np.expm1(model.left_out[key][0]))
+        wanted, errors = frozenset(keys), []
+        for name in {_families(key)[0] for key in wanted}:
+            model = self._model(name)
+            ways = [way for way in model.by_way if way[1]] if model else []
+            for factor in (model.factor(way) for way in ways if model):
+                if factor:
+                    errors += [np.expm1(e) for key, e in zip(factor.keys, factor.errors, strict=True) if key in wanted]
         return LeftOut(np.array(errors))
 
     def _model(self, name: Family) -> _FamilyModel | None:
@@ -121,55 +123,63 @@ class _FamilyModel:
         self.logarithms = {key: float(np.log(seconds)) for key, seconds in rows.items()}
         self.signatures = sorted({key.signature for key in rows})
         shapes = [step_shape(signature) for signature in self.signatures]
-        self.levels, self.factors = _split(self.logarithms)
+        self.numbers = {signature: number for number, signature in enumerate(self.signatures)}
+        self.levels = _levels(self.logarithms)
         level = np.array([self.levels[signature] for signature in self.signatures])
         amounts = _amounts(shapes)
         self.rates = Rates.fitted(amounts, np.exp(level))
         self.process = Process.fitted(_places(shapes), level - self.rates.logarithms(amounts))
-        self.variants: dict[Way, tuple[list[StepKey], Process]] = {}
-        by_way: dict[Way, list[StepKey]] = defaultdict(list)
+        self.by_way: dict[Way, list[StepKey]] = defaultdict(list)
         for key in rows:
-            by_way[key.variant, key.output].append(key)
-            by_way[key.variant, ""].append(key)
-        for way, keys in by_way.items():
-            if len({key.signature for key in keys}) >= FEWEST_OF_VARIANT:
-                places = _places([step_shape(key.signature) for key in keys])
-                values = np.array([self.logarithms[key] - self.levels[key.signature] for key in keys])
-                self.variants[way] = keys, Process.fitted(places, values)
+            self.by_way[key.variant, key.output].append(key)
+            self.by_way[key.variant, ""].append(key)
+        self._factors: dict[Way, _Factor | None] = {}
 
     def estimate(self, key: StepKey) -> Latency | None:
-        way = next((w for w in ((key.variant, key.output), (key.variant, "")) if w in self.variants), None)
-        if way is None:
+        factor = self.factor((key.variant, key.output)) or self.factor((key.variant, ""))
+        if factor is None:
             return None
-        place = _places([step_shape(key.signature)])
+        shape = step_shape(key.signature)
+        place = _places([shape])
         if key.signature in self.levels:  # timed under other variants
             level, spread = self.levels[key.signature], self.process.noise**0.5
         else:
             mean, deviation = self.process.predict(place)
-            level = float(mean[0] + self.rates.logarithms(_amounts([step_shape(key.signature)]))[0])
-            spread = float(deviation[0])
-        factor, own = self.variants[way][1].predict(place)
-        median, bar = exp(level + float(factor[0])), exp(self.widening * float(np.hypot(spread, own[0])))
-        return Latency(median, median / bar, median * bar, len(self.logarithms), estimated=True)
+            level, spread = float(mean[0] + self.rates.logarithms(_amounts([shape]))[0]), float(deviation[0])
+        more, own = factor.process.predict(place)
+        median, bar = exp(level + float(more[0])), exp(factor.widening * float(np.hypot(spread, own[0])))
+        return Latency(median, median / bar, median * bar, len(factor.keys), estimated=True)
 
-    @cached_property
-    def left_out(self) -> dict[StepKey, tuple[float, float]]:
-        """By step, of estimating it without its shape: the error of the logarithm, and the deviation that was expected."""
-        errors, deviations = self.process.left_out
-        number = {signature: i for i, signature in enumerate(self.signatures)}
-        found = {}
-        for (_, output), (keys, process) in self.variants.items():
-            if output:
-                for key, error, deviation in zip(keys, *process.left_out, strict=True):
-                    i = number[key.signature]
-                    found[key] = float(errors[i] + error), float(np.hypot(deviations[i], deviation))
-        return found
+    def factor(self, way: Way) -> _Factor | None:
+        """What a way adds to the level of a shape; None where it was timed on too few."""
+        if way not in self._factors:
+            keys = self.by_way.get(way, [])
+            enough = len({key.signature for key in keys}) >= FEWEST_OF_VARIANT
+            self._factors[way] = self._fitted(keys) if enough else None
+        return self._factors[way]
+
+    def _fitted(self, keys: Sequence[StepKey]) -> _Factor:
+        values = np.array([self.logarithms[key] - self.levels[key.signature] for key in keys])
+        process = Process.fitted(_places([step_shape(key.signature) for key in keys]), values, roughly=True)
+        numbers = [self.numbers[key.signature] for key in keys]
+        levels, factors = self.process.left_out, process.left_out
+        return _Factor(keys, process, levels[0][numbers] + factors[0], np.hypot(levels[1][numbers], factors[1]))
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """The logarithm of the factor of one way; and, of leaving out the shape of each of its steps, the errors of the
+    logarithms [n] and the deviations that were expected [n]."""
+
+    keys: Sequence[StepKey]
+    process: Process
+    errors: Floats
+    deviations: Floats
 
     @cached_property
     def widening(self) -> float:
-        """Deviations that INSIDE of the errors stay within; of so few variants that none can be left out, as if normal."""
-        ratios = [abs(error) / deviation for error, deviation in self.left_out.values()]
-        return float(np.quantile(ratios, INSIDE)) if ratios else 1.2816
+        """Deviations that INSIDE of the errors stay within."""
+        return float(np.quantile(np.abs(self.errors) / self.deviations, INSIDE))
 
 
 def _families(key: StepKey) -> list[Family]:
@@ -181,18 +191,23 @@ def _families(key: StepKey) -> list[Family]:
     return [(name, "", "", key.threads, key.batch) for name in (family(shape), OPERATIONS)]
 
 
-def _split(logarithms: Mapping[StepKey, float]) -> tuple[dict[str, float], dict[Way, float]]:
-    """Logarithms of times as a level of each shape plus a factor of each way, by alternating averages."""
-    factors: dict[Way, float] = defaultdict(float)
+def _levels(logarithms: Mapping[StepKey, float]) -> dict[str, float]:
+    """By shape, the level of the logarithms of its times, that of a typical variant: they are split into a level of each
+    shape and a factor of each way by alternating medians."""
+    factors: dict[Way, float] = {}
     levels: dict[str, float] = {}
     for _ in range(SWEEPS):
-        levels = _means((key.signature, value - factors[key.variant, key.output]) for key, value in logarithms.items())
-        found = _means(((key.variant, key.output), value - levels[key.signature]) for key, value in logarithms.items())
-        factors = defaultdict(float, found)
-    return levels, factors
+        levels = _medians(
+            (key.signature, value - factors.get((key.variant, key.output), 0.0)) for key, value in logarithms.items()
+        )
+        found = _medians(
+            ((key.variant, key.output), value - levels[key.signature]) for key, value in logarithms.items()
+        )
+        factors = found
+    return levels
 
 
-def _means(pairs: Iterable[tuple[Name, float]]) -> dict[Name, float]:
+def _medians(pairs: Iterable[tuple[Name, float]]) -> dict[Name, float]:
     gathered: dict[Name, list[float]] = defaultdict(list)
     for name, value in pairs:
         gathered[name].append(value)

@@ -19,6 +19,8 @@ LENGTHS = (1.0, 2.0, 4.0)
 AMPLITUDES = (0.003, 0.01, 0.03, 0.1)
 NOISES = (0.001, 0.004, 0.016, 0.064)
 """Of the process: length in standard deviations of the coordinates, and variances, tried in every combination."""
+ROUGHLY = (2.0,), (0.003, 0.03)
+"""Lengths and amplitudes of what is known to vary little."""
 CONSTANT, SLOPE = 0.1, 0.02
 """Variances of a constant and of a slope along each coordinate, which the process holds too."""
 SMALLEST = 1e-9
@@ -36,10 +38,23 @@ class Process:
     noise: float
 
     @staticmethod
-    def fitted(coordinates: Floats, values: Floats) -> Process:
-        """The process whose predictions of every value from the others are the likeliest."""
-        candidates = (Process(coordinates, values, *chosen) for chosen in product(LENGTHS, AMPLITUDES, NOISES))
-        return min(candidates, key=lambda process: process._surprise)
+    def fitted(coordinates: Floats, values: Floats, *, roughly: bool = False) -> Process:
+        """The process under which every value is least surprising (in the mean logarithm of its density), given the others.
+        `roughly`: of fewer processes."""
+        lengths, amplitudes = ROUGHLY if roughly else (LENGTHS, AMPLITUDES)
+        best, least = Process(coordinates, values, lengths[0], amplitudes[0], NOISES[-1]), np.inf
+        for length, amplitude in product(lengths, amplitudes):
+            silent = Process(coordinates, values, length, amplitude, 0.0)
+            spectrum, basis = np.linalg.eigh(silent._covariance(silent._places, silent._places))
+            squares, turned = np.square(basis), basis.T @ values
+            for noise in NOISES:  # each changes the spectrum alone
+                damped = 1 / (np.maximum(spectrum, 0.0) + noise)
+                spread = squares @ damped
+                errors = basis @ (damped * turned) / spread
+                surprise = float(np.mean(np.square(errors) * spread - np.log(spread)))
+                if surprise < least:
+                    best, least = Process(coordinates, values, length, amplitude, noise), surprise
+        return best
 
     def predict(self, coordinates: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation at points [m, d]; a new measurement's noise is part of the deviation."""
@@ -53,12 +68,6 @@ class Process:
         """Of every value, predicted from all others: the error (predicted - found) and its standard deviation."""
         spread = np.diag(self._inverse)
         return -(self._inverse @ self.values) / spread, np.sqrt(1 / spread)
-
-    @property
-    def _surprise(self) -> float:
-        """The mean negative logarithm of the leave-one-out density."""
-        errors, deviations = self.left_out
-        return float(np.mean(np.log(deviations) + np.square(errors / deviations) / 2))
 
     def _scaled(self, coordinates: Floats) -> Floats:
         spread = self.coordinates.std(0)

@@ -54,6 +54,7 @@ FULL: dict[str, Any] = {
     "polish": 150,
     "rounds": 3,
     "device_profile": "laptop.arrow",
+    "margin": 1.5,
     "loss_profile": "loss.arrow",
     "link_policies": 3,
     "jobs": 4,

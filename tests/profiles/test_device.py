@@ -120,6 +120,9 @@ def test_each_machine_has_its_file_in_the_cache(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("BITPLAN_CACHE", str(tmp_path))
     assert default_path(HERE).parent == tmp_path / "profiles"
     assert default_path(HERE) != default_path(replace(HERE, isa="portable"))
+    monkeypatch.setenv("BITPLAN_PROFILES", str(tmp_path / "shared"))
+    assert default_path(HERE).parent == tmp_path / "shared"
+    monkeypatch.delenv("BITPLAN_PROFILES")
     monkeypatch.delenv("BITPLAN_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_path(HERE).parent == tmp_path / "home/.cache/bitplan/profiles"
@@ -155,41 +158,73 @@ def rows(**changed: list[object]) -> pa.Table:
         "threads": [1],
         "batch": [1],
     }
-    return pa.table(full | {"median": [1.0], "low": [1.0], "high": [1.0], "samples": [5]} | changed, schema=SCHEMA)
+    return pa.table(
+        full | {"median": [1.0], "low": [1.0], "high": [1.0], "samples": [5], "estimated": [False]} | changed,
+        schema=SCHEMA,
+    )
 
 
 @pytest.mark.parametrize(
     "table, head, form, version, reason",
     [
         (rows(), header(), "loss profile", 1, "is a 'loss profile'"),
-        (rows(), header(), "device profile", 1, "has version 1; this bitplan reads version 2"),
-        (rows().drop_columns(["low"]), header(), "device profile", 2, "has columns"),
-        (rows(median=[float("nan")]), header(), "device profile", 2, "impossible entry"),
-        (rows(median=[-1.0]), header(), "device profile", 2, "impossible entry"),
-        (rows(high=[0.5]), header(), "device profile", 2, "impossible entry"),
-        (rows(samples=[0]), header(), "device profile", 2, "impossible entry"),
-        (rows(signature=[""]), header(), "device profile", 2, "impossible entry .*needs a signature"),
-        (rows(variant=[""]), header(), "device profile", 2, "impossible entry .*and a variant"),
-        (rows(output=["i8"]), header(), "device profile", 2, "impossible entry .*writes formats .* not 'i8'"),
-        (rows(kernel=["magic"]), header(), "device profile", 2, "impossible entry .*not 'magic'"),
-        (rows(threads=[0]), header(), "device profile", 2, "impossible entry .*at least one thread"),
-        (rows(batch=[-1]), header(), "device profile", 2, "impossible entry .*one image"),
-        (pa.concat_tables([rows(), rows(median=[2.0], high=[2.0])]), header(), "device profile", 2, "there twice"),
-        (rows(), header(anchor={"median": 0, "low": 0, "high": 0, "samples": 1}), "device profile", 2, "takes no time"),
-        (rows(), header(anchor={"median": 1}), "device profile", 2, "impossible entry"),
-        (rows(), header(fingerprint={"cpu": "x"}), "device profile", 2, "impossible entry"),
-        (rows(), header(fingerprint=HERE.to_json() | {"cores": "two"}), "device profile", 2, "impossible entry"),
+        (rows(), header(), "device profile", 1, "has version 1; this bitplan reads version 3"),
+        (rows().drop_columns(["low"]), header(), "device profile", 3, "has columns"),
+        (rows(median=[float("nan")]), header(), "device profile", 3, "impossible entry"),
+        (rows(median=[-1.0]), header(), "device profile", 3, "impossible entry"),
+        (rows(high=[0.5]), header(), "device profile", 3, "impossible entry"),
+        (rows(samples=[0]), header(), "device profile", 3, "impossible entry"),
+        (rows(signature=[""]), header(), "device profile", 3, "impossible entry .*needs a signature"),
+        (rows(variant=[""]), header(), "device profile", 3, "impossible entry .*and a variant"),
+        (rows(output=["i8"]), header(), "device profile", 3, "impossible entry .*writes formats .* not 'i8'"),
+        (rows(kernel=["magic"]), header(), "device profile", 3, "impossible entry .*not 'magic'"),
+        (rows(threads=[0]), header(), "device profile", 3, "impossible entry .*at least one thread"),
+        (rows(batch=[-1]), header(), "device profile", 3, "impossible entry .*one image"),
+        (pa.concat_tables([rows(), rows(median=[2.0], high=[2.0])]), header(), "device profile", 3, "there twice"),
+        (rows(), header(anchor={"median": 0, "low": 0, "high": 0, "samples": 1}), "device profile", 3, "takes no time"),
+        (rows(), header(anchor={"median": 1}), "device profile", 3, "impossible entry"),
+        (rows(), header(fingerprint={"cpu": "x"}), "device profile", 3, "impossible entry"),
+        (rows(), header(fingerprint=HERE.to_json() | {"cores": "two"}), "device profile", 3, "impossible entry"),
     ],
 )
 def test_a_well_formed_file_with_impossible_content_is_refused(
     table: pa.Table, head: dict[str, object], form: str, version: int, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "device.arrow"
-    write_table(path, rows(), header(), "device profile", 2)
+    write_table(path, rows(), header(), "device profile", 3)
     assert len(DeviceProfile.load(path).entries) == 1
     write_table(path, table, head, form, version)
     with pytest.raises(FileFormatError, match=f"{reason}.*optimize profile"):
         DeviceProfile.load(path)
+
+
+def test_a_profile_of_version_2_reads_as_one_in_which_every_step_was_timed(tmp_path: Path) -> None:
+    write_table(tmp_path / "old.arrow", rows().drop_columns(["estimated"]), header(), "device profile", 2)
+    old = DeviceProfile.load(tmp_path / "old.arrow")
+    assert [latency.estimated for latency in old.entries.values()] == [False]
+    assert old.recorded == ""
+
+
+def test_every_field_states_its_meaning_and_every_number_its_unit(tmp_path: Path) -> None:
+    profile().save(tmp_path / "device.arrow")
+    with pa.ipc.open_file(tmp_path / "device.arrow") as reader:
+        schema = reader.schema
+    for field in schema:
+        assert field.metadata[b"meaning"]
+        assert (b"unit" in field.metadata) == (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+
+
+def test_estimates_stay_marked_and_count_as_missing(tmp_path: Path) -> None:
+    (one, latency), (other, _), *_ = profile().entries.items()
+    guessed = replace(latency, high=3 * latency.median, estimated=True)
+    partly = replace(profile(), entries={**profile().entries, one: guessed}, recorded="2026-11-29T18:00:00+00:00")
+    partly.save(tmp_path / "device.arrow")
+    loaded = DeviceProfile.load(tmp_path / "device.arrow")
+    assert loaded == partly
+    assert loaded.missing([one, other]) == {one}
+    assert (loaded.entries[one].error, loaded.entries[other].error) == (pytest.approx(2 * latency.median), 0)
+    assert profile().merged(loaded).entries[one] == latency  # no estimate wins over a timing
+    assert loaded.merged(profile()).entries[one] == latency
 
 
 def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
