@@ -17,7 +17,7 @@ from bitplan.policies.realise.steps import LAYER_STEPS, layer_steps
 from bitplan.policies.realise.tune import tune
 from bitplan.recovery_names import TUNE, Gain
 from bitplan.simulate import Simulator
-from bitplan.variant import Variant
+from bitplan.variant import FLOAT32, Variant
 
 HELD_BACK = 5
 """One of so many calibration images, spread evenly among them, is held back."""
@@ -54,7 +54,7 @@ def recover(
     alone = layer_steps(steps)
     needed = code_formats(variants.values())
     fitted, held_back = split(images)
-    if held_back is None or not needed:
+    if held_back is None or all(variant == FLOAT32 for variant in variants.values()):
         recoveries, finished = [LAYER_STEPS[step] for step in alone], LayerRecords(records, " ".join(alone))
         result = realise(
             network, weights, fitted, variants, recoveries=recoveries, finished=finished, progress=progress
