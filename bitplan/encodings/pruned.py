@@ -100,7 +100,7 @@ class Pruned(LevelEncoding):
 
 class PrunedFloat(Float32):
     """[unit f32][bias f32 x out][ratio f16 x kept][mask], both in stream order; a kept weight is unit x ratio. The ratios'
-    rounding errors, 2^-12 at most of a weight, are far below what pruning costs."""
+    rounding errors, 2^-11 at most of a weight, are far below what pruning costs."""
 
     name: ClassVar[str] = "prunedfloat"
     number: ClassVar[int] = 12

@@ -38,7 +38,7 @@ def test_any_mask_comes_back_in_the_announced_bytes(count: int, share: float, se
     np.testing.assert_array_equal(unpack_mask(data, kept, count), positions)
 
 
-@pytest.mark.parametrize(("share", "bits"), [(0.05, 0.325), (0.1, 0.525), (0.2, 0.85), (0.3, 1.0), (0.9, 1.0)])
+@pytest.mark.parametrize(("share", "bits"), [(0.05, 0.3125), (0.1, 0.525), (0.2, 0.85), (0.3, 1.0), (0.9, 1.0)])
 def test_a_mask_takes_these_bits_per_weight(share: float, bits: float) -> None:
     assert 8 * mask_size(round(share * 160_000), 160_000) / 160_000 == pytest.approx(bits, abs=0.002)
 
@@ -61,8 +61,9 @@ def test_the_largest_weights_are_kept_and_little_changed(name: str, share: float
     largest = np.argsort(-magnitudes)[:kept]
     others = np.setdiff1d(np.arange(1080), largest)
     assert not layer.weight.ravel()[others].any()
-    step = 2.0**-12 * magnitudes[largest] if name == "prunedfloat" else 0.51 * layer.scale[largest // 90]
-    assert np.all(np.abs(layer.weight - weight).ravel()[largest] <= step + 1e-7)
+    step = 2.0**-11 * magnitudes[largest] if name == "prunedfloat" else 0.52 * layer.scale[largest // 90]
+    within = np.abs(layer.weight - weight).ravel()[largest] <= step + 1e-7
+    assert within.all() or (name == "pruned" and np.all(np.abs(layer.levels.ravel()[largest[~within]]) == 127))
 
 
 def test_no_other_choice_of_weights_has_less_squared_error() -> None:

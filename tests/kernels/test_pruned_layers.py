@@ -34,7 +34,7 @@ def test_a_loaded_layer_is_the_one_without_pruning_that_has_the_same_weights(var
     inputs = random_inputs(network, 2, rng)
     case = make_case(network, {"op": variant}, inputs, rng)
     dense = replace(case.layers["op"], variant=FLOAT32 if variant == FLOATS else Variant("int8"))
-    other = artifact.pack_artifact(network, {}, {"op": dense}, case.ranges)
+    other = artifact.pack_artifact(network, {}, {"op": dense}, case.ranges, planned_batch=4)
     assert len(case.artifact) < len(other)
     found, expected = (Runtime.from_bytes(data)(inputs)["op"] for data in (case.artifact, other))
     np.testing.assert_array_equal(found, expected)
