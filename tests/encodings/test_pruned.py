@@ -61,9 +61,10 @@ def test_the_largest_weights_are_kept_and_little_changed(name: str, share: float
     largest = np.argsort(-magnitudes)[:kept]
     others = np.setdiff1d(np.arange(1080), largest)
     assert not layer.weight.ravel()[others].any()
-    step = 2.0**-11 * magnitudes[largest] if name == "prunedfloat" else 0.52 * layer.scale[largest // 90]
-    within = np.abs(layer.weight - weight).ravel()[largest] <= step + 1e-7
-    assert within.all() or (name == "pruned" and np.all(np.abs(layer.levels.ravel()[largest[~within]]) == 127))
+    step = (
+        2.0**-11 * magnitudes[largest] if name == "prunedfloat" else layer.scale[largest // 90]
+    )  # scales are fitted behind rounding
+    assert np.all(np.abs(layer.weight - weight).ravel()[largest] <= step + 1e-7)
 
 
 def test_no_other_choice_of_weights_has_less_squared_error() -> None:
