@@ -16,7 +16,7 @@ BITS = {F32: 32, U8: 8, U4: 4, U2: 2, U1: 1}
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:
     """Weight encoding x activation format x parameters, written `binary@u2`, `apb@u1:kept=0.01` or, with the usual
-    format left out (f32 for float32, else u8), `apb:kept=0.01`.
+    format left out (f32 for float32 and prunedfloat, else u8), `apb:kept=0.01`.
 
     Operations without weights use the encoding `none`; their format is that of their inputs.
     """
@@ -59,7 +59,7 @@ class Variant:
 
 def usual_activation(encoding: str) -> str:
     """The activation format of a variant that names none."""
-    return F32 if encoding == "float32" else U8
+    return F32 if encoding in ("float32", "prunedfloat") else U8
 
 
 FLOAT32 = Variant("float32", F32)

@@ -17,6 +17,7 @@ from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import TOP
 from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
+from bitplan.encodings.pruned import Pruned, PrunedFloat
 from bitplan.encodings.xor import Xor
 from bitplan.formats import Range, top_code
 from bitplan.kernels.artifact import pack_artifact
@@ -32,10 +33,13 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
     bias = np.zeros(shape.out_channels, np.float32)
     spread = sqrt(2 / shape.reduction)
+    encoding = encoding_of(variant)
+    if isinstance(encoding, Pruned | PrunedFloat):  # few levels may be other than zero
+        weight = rng.standard_normal(size, np.float32) * np.float32(spread)
+        return encoding.quantise(weight, bias, variant, shape.groups)
     if variant.activation == F32:
         values = rng.standard_normal(size, np.float32) * np.float32(spread)
         return EncodedLayer(variant, shape, bias, values=values)
-    encoding = encoding_of(variant)
     if isinstance(encoding, Xor):  # not every choice of levels has a code
         return encoding.random_layer(shape, variant, spread, rng)
     if isinstance(encoding, Coded):  # zeros fit every rate, and the integer kernels do not look at levels

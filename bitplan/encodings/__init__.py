@@ -10,6 +10,7 @@ from bitplan.encodings.float32 import Float32
 from bitplan.encodings.int3 import Int3
 from bitplan.encodings.int8 import Int8
 from bitplan.encodings.levels import UniformEncoding
+from bitplan.encodings.pruned import Pruned, PrunedFloat
 from bitplan.encodings.ternary import Ternary
 from bitplan.encodings.xor import Xor
 from bitplan.errors import UsageError
@@ -27,6 +28,8 @@ ENCODINGS: tuple[Encoding, ...] = (
     Coded(),
     CodedTernary(),
     Xor(),
+    Pruned(),
+    PrunedFloat(),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}
@@ -40,9 +43,14 @@ def encoding_of(variant: Variant) -> Encoding:
         raise UsageError(f"unknown encoding {variant.encoding!r}; known are {', '.join(BY_NAME)}") from None
 
 
-def default_menu() -> tuple[Variant, ...]:
-    """Every variant of every encoding, in order."""
+def every_variant() -> tuple[Variant, ...]:
+    """Every variant that an encoding offers, in order."""
     return tuple(variant for encoding in ENCODINGS for variant in encoding.variants)
 
 
-__all__ = ["BY_NAME", "ENCODINGS", "EncodedLayer", "Encoding", "default_menu", "encoding_of"]
+def default_menu() -> tuple[Variant, ...]:
+    """Those that are planned with where nothing is asked for, in order."""
+    return tuple(variant for encoding in ENCODINGS if encoding.on_default_menu for variant in encoding.variants)
+
+
+__all__ = ["BY_NAME", "ENCODINGS", "EncodedLayer", "Encoding", "default_menu", "encoding_of", "every_variant"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.network import WeightShape
-from bitplan.variant import F32, U1, U2, U4, U8, Variant
+from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
 FloatArray = NDArray[np.float32]
 
@@ -29,9 +29,9 @@ NO_CODE = np.zeros(0, np.uint8)
 class EncodedLayer:
     """A layer's weights and bias as the artifact stores them, already rounded to what the file can hold.
 
-    levels: int8 [out, in / groups, height, width] (float32: empty); scale, bias: float32 [out];
+    levels: int8 [out, in / groups, height, width] (of floats: empty); scale, bias: float32 [out];
     kept_positions: places (in the C-order weight, ascending) of the weights whose levels are stored one by one;
-    values: float32 weight of a float32 layer (else empty);
+    values: float32 weight of a layer of floats (else empty);
     code: the stored bytes of an encoding whose levels follow from them, but not they from its levels (xor; else empty).
     """
 
@@ -52,12 +52,15 @@ class EncodedLayer:
         return self.levels * self.scale.reshape(-1, 1, 1, 1)
 
     def corrected(self, gain: FloatArray, bias: FloatArray) -> EncodedLayer:
-        """The same codes with scale multiplied by `gain` [out] (positive) and the given bias [out]; float32
-        layers keep their scale of one and take the bias only if `gain` is one."""
-        if self.variant.activation == F32:
+        """The same codes with scale multiplied by `gain` [out] (positive) and the given bias [out]. Pruned floats are
+        multiplied themselves; float32 layers keep their scale of one and take the bias only if `gain` is one."""
+        if self.variant == FLOAT32:
             if not np.all(gain == 1):
                 raise ValueError("a float32 layer has no scale to correct")
             return replace(self, bias=np.asarray(bias, np.float32))
+        if self.variant.activation == F32:
+            values = round_to_half(self.values * gain.reshape(-1, 1, 1, 1))
+            return replace(self, values=values, bias=np.asarray(bias, np.float32))
         return replace(self, scale=round_to_half(self.scale * gain), bias=round_to_half(bias))
 
 
@@ -75,12 +78,14 @@ def halves(x: NDArray[np.floating]) -> tuple[np.float32, NDArray[np.float16]]:
 
 
 class Encoding(ABC):
-    """One way to store weights. Instances are stateless; `variants` is the menu offered by default."""
+    """One way to store weights. Instances are stateless; `variants` is what its name alone stands for on a menu."""
 
     name: ClassVar[str]
     number: ClassVar[int]
     """The encoding's number in an artifact; never reused."""
     variants: tuple[Variant, ...]
+    on_default_menu: ClassVar[bool] = True
+    """Whether its variants are planned with where nothing is asked for."""
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """The parameters that a variant must give, each with its legal values low < value <= high."""
     activations: ClassVar[tuple[str, ...]] = (U8, U4, U2, U1)
@@ -120,11 +125,13 @@ class Encoding(ABC):
         return variant
 
     def full_precision_weights(self, shape: WeightShape, variant: Variant) -> int:
-        """Weights that are stored one by one, not in the encoding's few bits: all of float32, the kept ones of APB."""
+        """Weights that are stored one by one, not in the encoding's few bits: all of float32, the kept ones of APB and of
+        pruned floats."""
         return 0
 
     def record_number(self, layer: EncodedLayer) -> int:
-        """What the artifact's record of the weight says beside its size: weights kept by APB, the rate of xor."""
+        """What the artifact's record of the weight says beside its size: weights kept by APB and by pruning, the rate of
+        xor."""
         return len(layer.kept_positions)
 
 

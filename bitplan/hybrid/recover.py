@@ -20,7 +20,7 @@ from bitplan.policies.realise.front import Front
 from bitplan.policies.realise.pipeline import quantise
 from bitplan.policies.realise.subject import Recovery, Subject
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, Variant
+from bitplan.variant import FLOAT32, Variant
 
 MEMORY = 1 << 29
 """Bytes that the kept inputs of one leaf may take."""
@@ -58,7 +58,7 @@ def recovered(
     simulator = leaf_simulator(leaf)
     network, node = simulator.network, layer_node(simulator.network)
     layer = quantise(network, node, float_weights(leaf.name, leaf.module), variant)
-    if variant.activation == F32 or not full or not quantised:
+    if variant == FLOAT32 or not full or not quantised:
         return layer
     source = network.nodes[0].name
     pairs = list(zip(full, quantised, strict=False))  # control flow may call a leaf more or less often

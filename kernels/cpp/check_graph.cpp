@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "error.h"
 #include "expected_shape.h"
+#include "pruned.h"
 #include "require.h"
 #include "xor_network.h"
 
@@ -42,7 +43,7 @@ void check_weight(const Node& node) {
   const bool floats = node.read == Format::f32;
   require(
       (weight.codec == Codec::float32) == floats && (weight.kernel == Kernel::floats) == floats,
-      text("float32 layers read f32 with the kernel floats, all others codes with another kernel; this one has ",
+      text("layers of floats read f32 with the kernel floats, all others codes with another kernel; this one has ",
            kCodecs[weight.encoding].name, ", ", name_of(node.read), " and ", kKernelNames[unsigned(weight.kernel)]));
   if (weight.kernel > Kernel::bytes)
     require(weight.codec >= Codec::ternary && has_planes(node.read),
@@ -51,12 +52,19 @@ void check_weight(const Node& node) {
                  " and ", name_of(node.read)));
   require(!has_planes(node.read) || weight.shape.groups == 1,
           text("a layer of ", weight.shape.groups, " groups reads f32 or u8, not ", name_of(node.read)));
-  if (kCodecs[weight.encoding].storage == Storage::xor_network)
+  const Storage storage = kCodecs[weight.encoding].storage;
+  const std::size_t count = weight.shape.count();
+  if (storage == Storage::xor_network)
     require(weight.number >= 1 && weight.number <= kMaxXorRate,
             text("the rate of its code is ", weight.number, " sixteenths; expected 1 to ", kMaxXorRate));
+  else if (storage == Storage::pruned)
+    require(weight.number <= count && count / kMostPrunedPerKept < weight.number,
+            text("it keeps ", weight.number, " of ", count, " weights; expected more than one in ", kMostPrunedPerKept,
+                 ", and no more than there are"));
   else
-    require(weight.number <= (weight.codec == Codec::apb ? weight.shape.count() : 0),
-            text("it keeps ", weight.number, " weights; only apb keeps any, and no more than there are"));
+    require(
+        weight.number <= (weight.codec == Codec::apb ? count : 0),
+        text("it keeps ", weight.number, " weights; only apb and pruned layers keep any, and no more than there are"));
 }
 
 // `read`: the formats in which its value is read or returned.

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "aligned_buffer.h"
+#include "pruned.h"
 #include "xor_network.h"
 
 namespace bitplan {
@@ -49,12 +50,14 @@ std::size_t elias_fano_bytes(std::size_t k, std::size_t n) {
 
 std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, std::size_t number) {
   const Codec codec = info.codec;
-  std::size_t bytes = info.storage == Storage::xor_network ? kXorHeaderBytes + xor_code_bytes(shape.count(), number)
-                                                           : stored_code_bytes(codec, shape.count());
-  if (codec == Codec::float32)
-    bytes += 4 * shape.out;
+  const bool floats = codec == Codec::float32, pruned = info.storage == Storage::pruned;
+  std::size_t bytes = 4 * shape.out + (!floats ? kUnitBytes : pruned ? kFloatUnitBytes : 0);
+  if (pruned)
+    bytes += (floats ? 2 : 1) * number + mask_bytes(number, shape.count());
+  else if (info.storage == Storage::xor_network)
+    bytes += kXorHeaderBytes + xor_code_bytes(shape.count(), number);
   else
-    bytes += kUnitBytes + 4 * shape.out;
+    bytes += stored_code_bytes(codec, shape.count());
   if (codec == Codec::apb) bytes += kUnitLevelBytes + number + elias_fano_bytes(number, shape.count());
   return round_up(bytes, 8);
 }

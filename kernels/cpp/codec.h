@@ -10,8 +10,9 @@
 
 namespace bitplan {
 
-// How a file holds levels: as its codec does, in entropy code, or as the input of a network of XOR gates.
-enum class Storage : std::uint8_t { plain, entropy, xor_network };
+// How a file holds weights: as its codec does, in entropy code, as the input of a network of XOR gates, or as a mask
+// and those that it keeps.
+enum class Storage : std::uint8_t { plain, entropy, xor_network, pruned };
 
 // An encoding of a file, by its number: what it is held as in memory, and how in the file.
 struct CodecInfo {
@@ -20,7 +21,7 @@ struct CodecInfo {
   Storage storage = Storage::plain;
 };
 
-constexpr std::array<CodecInfo, 11> kCodecs = {{
+constexpr std::array<CodecInfo, 13> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -32,6 +33,8 @@ constexpr std::array<CodecInfo, 11> kCodecs = {{
     {Codec::int8, "coded", Storage::entropy},
     {Codec::ternary, "codedternary", Storage::entropy},
     {Codec::ternary, "xor", Storage::xor_network},
+    {Codec::int8, "pruned", Storage::pruned},
+    {Codec::float32, "prunedfloat", Storage::pruned},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias

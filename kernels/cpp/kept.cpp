@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kMaxLevel = 63;
 
-// Positions in the stream of the kept weights, ascending.
+}  // namespace
+
 std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_t n) {
   std::vector<std::uint64_t> positions;
   if (k == 0) return positions;
@@ -36,8 +37,6 @@ std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_
         text("the positions of kept weights hold ", positions.size(), " entries; ", k, " were announced"));
   return positions;
 }
-
-}  // namespace
 
 Position position_of(const LayerShape& shape, std::size_t index) {
   if (shape.depthwise()) return {index % shape.out, index / shape.out};

@@ -16,6 +16,9 @@ struct Position {
 };
 Position position_of(const LayerShape& shape, std::size_t index);
 
+// Positions of k kept weights among n in the stream, ascending, from their Elias-Fano code. Throws FormatError.
+std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_t n);
+
 struct KeptWeight {
   std::uint64_t index;  // in the stream
   std::int8_t level;

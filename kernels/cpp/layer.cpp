@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "coded_levels.h"
 #include "error.h"
+#include "pruned.h"
 #include "sign_weights.h"
 #include "xor_network.h"
 
@@ -193,19 +194,24 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   layer.codec = node.weight.codec;
   layer.kernel = node.weight.kernel;
   const LayerShape& shape = layer.shape;
-  if (layer.codec == Codec::float32) {
-    prepare_float32(layer, node.weight.data);
-    return layer;
-  }
   const std::size_t n = shape.count(), out = shape.out;
   const Bytes data = node.weight.data;
+  const Storage storage = kCodecs[node.weight.encoding].storage;
+  if (layer.codec == Codec::float32) {
+    if (storage == Storage::pruned) {
+      const AlignedBuffer dense = dense_floats(data, out, node.weight.number, n);
+      prepare_float32(layer, Bytes(dense.data(), dense.bytes()));
+    } else {
+      prepare_float32(layer, data);
+    }
+    return layer;
+  }
   const float scale_unit = finite(load<float>(data.data()), "the unit of the scales");
   const float bias_unit = finite(load<float>(data.data() + 4), "the unit of the biases");
   layer.multiplier = read_halves(data.subspan(kUnitBytes), scale_unit, out, "a scale");
   layer.bias = read_halves(data.subspan(kUnitBytes + 2 * out), bias_unit, out, "a bias");
   for (float& multiplier : layer.multiplier) multiplier = finite(multiplier * range.scale, "a scale");
 
-  const Storage storage = kCodecs[node.weight.encoding].storage;
   const std::size_t behind = data.size() - kUnitBytes - 4 * out;
   const std::size_t stored = storage == Storage::plain ? stored_code_bytes(layer.codec, n) : behind;
   const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
@@ -215,6 +221,8 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   } else if (storage == Storage::xor_network) {
     decode_xor(codes.subspan(0, kXorHeaderBytes + xor_code_bytes(n, node.weight.number)), n, node.weight.number,
                layer.codes.data());
+  } else if (storage == Storage::pruned) {
+    spread_levels(codes, node.weight.number, n, layer.codes.as<std::int8_t>());
   } else if (layer.codec == Codec::ternary) {
     repack_ternary(codes, n, layer.codes.data());
   } else {

@@ -31,7 +31,7 @@ from torch import Tensor
 from bitplan.encodings import EncodedLayer
 from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.subject import Subject
-from bitplan.variant import F32
+from bitplan.variant import F32, FLOAT32
 
 LARGEST_GAIN = 4.0
 """Beyond this a channel's statistics are those of a few odd pixels, or quantisation has left nothing of it."""
@@ -43,12 +43,14 @@ DEAD = 1e-6
 def correct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
     """The layer with scale and bias changed so that, on the calibration images, each channel before residual and
     activation has the mean and the scale that it has in full precision."""
-    if layer.variant.activation == F32:
+    if layer.variant == FLOAT32:
         return layer
     statistics = Moments.of(subject, layer)
-    wanted = round_to_half(layer.scale * statistics.gain())
-    # What the file can hold decides; the bias then makes up for the rounding of the scale.
-    gain = np.where(layer.scale > 0, wanted / np.where(layer.scale > 0, layer.scale, 1), 1)
+    gain = statistics.gain()
+    if layer.variant.activation != F32:
+        # What the file can hold decides; the bias then makes up for the rounding of the scale.
+        wanted = round_to_half(layer.scale * gain)
+        gain = np.where(layer.scale > 0, wanted / np.where(layer.scale > 0, layer.scale, 1), 1)
     bias = statistics.mean_full - gain * (statistics.mean_quantised - layer.bias)
     return layer.corrected(gain.astype(np.float32), bias.astype(np.float32))
 

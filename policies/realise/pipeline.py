@@ -19,7 +19,7 @@ from bitplan.policies.realise.subject import Recovery, Subject
 from bitplan.policies.variants import supports
 from bitplan.recovery_names import DEFAULT_RANGES
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, FORMATS, U8, Variant
+from bitplan.variant import F32, FLOAT32, FORMATS, U8, Variant
 
 Progress = Callable[[int, int, str], None]
 """Called with the work done, the whole work (same unit) and what is being done."""
@@ -83,7 +83,7 @@ def realise(
         held = {name: dict(by_format) for name, by_format in ranges.items()}
     formats = derive_formats(network, variants)
     layers = {node.name: quantise(network, node, weights, variants[node.name]) for node in network.layers}
-    if not needed:
+    if all(variant == FLOAT32 for variant in variants.values()):
         return Realisation(layers, held)
     images = take(images, slice(min(count_images(images), max(1, memory // (2 * peak_bytes(simulator))))))
     full = Front.of_images(simulator, images, batch)

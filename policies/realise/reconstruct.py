@@ -17,15 +17,21 @@ from numpy.typing import NDArray
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
+from bitplan.encodings.grid import Grid
 from bitplan.encodings.levels import LevelEncoding
+from bitplan.encodings.pruned import Pruned, PrunedFloat
 from bitplan.encodings.xor import Xor
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.kept import exchanged
 from bitplan.policies.realise.moments import Doubles, InputMoments
+from bitplan.policies.realise.pruning import pruned
 from bitplan.policies.realise.rated import rated
 from bitplan.policies.realise.rounding import Problem, descend, error_feedback
 from bitplan.policies.realise.subject import Subject
-from bitplan.variant import F32
+from bitplan.variant import FLOAT32
+
+NO_GRID = Grid.of(0, 1, 0)
+"""Of layers whose levels are not chosen from a grid."""
 
 STARTS = (0.8, 0.9, 1.0, 1.12)
 """Factors on the encoding's own scales that error feedback begins with."""
@@ -57,7 +63,7 @@ FOLLOW = 0.75
 def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
     """The layer with levels, scales and bias of small output error on the calibration images. Its size and the number of
     kept weights stay the same; a float32 layer comes back itself, and one too wide for LARGEST is corrected alone."""
-    if layer.variant.activation == F32:
+    if layer.variant == FLOAT32:
         return layer
     if 8 * MATRICES * layer.shape.groups * layer.shape.reduction**2 > LARGEST:
         return correct(subject, layer)
@@ -67,12 +73,12 @@ def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
 def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32]) -> EncodedLayer:
     """The layer with new levels and scales from its full-precision `weight` [out, in / groups, height, width]. No row's
     error variance (`InputMoments.error`) is above that of the layer as it came; where rows share something (the weights
-    that APB keeps, the bytes of coded levels), not their sum."""
+    that are kept, the bytes of coded levels), not their sum."""
     encoding = encoding_of(layer.variant)
+    target, curvature = aim(moments, weight)
+    if isinstance(encoding, Pruned | PrunedFloat):
+        return unless_worse(moments, layer, pruned(Problem(target, curvature, NO_GRID), layer))
     assert isinstance(encoding, LevelEncoding)
-    curvature = shrunk(moments)
-    full = weight.reshape(moments.cross.shape).astype(np.float64)
-    target = full + FOLLOW * missing(moments, curvature, full)
     size = layer.levels.shape
     fresh = encoding.quantise(target.reshape(size).astype(np.float32), layer.bias, layer.variant, layer.shape.groups)
     problem = Problem(target, curvature, encoding.grid(fresh).to(len(fresh.scale), target.shape[2]))
@@ -104,8 +110,22 @@ def coded_together(moments: InputMoments, problem: Problem, layer: EncodedLayer,
     else:
         start = Candidate.of(fresh, problem.target.shape)
         new = replace(fresh, scale=round_to_half(problem.fitted_scale(start.levels, start.scale).reshape(-1)))
-    before, after = (moments.error(Candidate.of(x, problem.target.shape).rows).sum() for x in (layer, new))
+    return unless_worse(moments, layer, new)
+
+
+def unless_worse(moments: InputMoments, layer: EncodedLayer, new: EncodedLayer) -> EncodedLayer:
+    """The new layer, unless the rows' sum of errors is larger."""
+    before, after = (
+        moments.error(x.weight.reshape(moments.cross.shape).astype(np.float64)).sum() for x in (layer, new)
+    )
     return new if after <= before else layer
+
+
+def aim(moments: InputMoments, weight: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+    """The rows that levels are to come near to, and the curvature that says how much each error counts."""
+    curvature = shrunk(moments)
+    full = weight.reshape(moments.cross.shape).astype(np.float64)
+    return full + FOLLOW * missing(moments, curvature, full), curvature
 
 
 @dataclass(frozen=True)

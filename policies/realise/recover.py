@@ -20,7 +20,7 @@ from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.tune import tune
 from bitplan.recovery_names import BLOCKS, DEFAULT_RANGES, EQUALISE, LAYER_STEPS, STEPS, Gain, layer_steps
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, Variant
+from bitplan.variant import F32, FLOAT32, Variant
 
 HELD_BACK = 5
 """One of so many calibration images, spread evenly among them, is held back."""
@@ -56,9 +56,8 @@ def recover(
     are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
     behind the last finished layer, block or epoch. Raises as `realise`.
     """
-    needed = code_formats(variants.values())
     fitted, held_back = split(images)
-    if held_back is None or not needed:
+    if held_back is None or all(variant == FLOAT32 for variant in variants.values()):
         alone = layer_steps(steps)
         result = realise(
             network,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
-from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, Encoding, default_menu, encoding_of
+from bitplan.encodings import BY_NAME, ENCODINGS, EncodedLayer, Encoding, encoding_of, every_variant
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
-from bitplan.variant import F32, Variant, usual_activation
+from bitplan.variant import FLOAT32, Variant, usual_activation
 
 SHAPES = [
     WeightShape(10, 64),
@@ -29,7 +29,7 @@ SHAPES = [
 
 CASES = [
     pytest.param(v, s, id=f"{v}-{s.out_channels}x{s.in_channels}k{s.kernel}g{s.groups}")
-    for v in default_menu()
+    for v in every_variant()
     for s in SHAPES
     if encoding_of(v).supports(s)
 ]
@@ -69,12 +69,13 @@ def test_a_layer_on_its_own_grid_is_found_again(name: str, shape: WeightShape) -
 def test_correction_keeps_the_codes(variant: Variant, shape: WeightShape) -> None:
     _, bias, layer = random_layer(variant, shape)
     gain = np.linspace(0.5, 1.5, shape.out_channels, dtype=np.float32)
-    if variant.activation == F32:
+    if variant == FLOAT32:
         with pytest.raises(ValueError, match="no scale"):
             layer.corrected(gain, bias)
         return
     corrected = layer.corrected(gain, bias + 1)
     np.testing.assert_array_equal(corrected.levels, layer.levels)
+    np.testing.assert_array_equal(corrected.weight == 0, layer.weight == 0)
     np.testing.assert_allclose(corrected.weight, layer.weight * gain[:, None, None, None], rtol=2e-3, atol=1e-5)
     np.testing.assert_allclose(corrected.bias, bias + 1, rtol=1e-3, atol=4e-3)
 
@@ -84,7 +85,7 @@ def test_a_variant_without_a_format_reads_the_first_of_its_encoding(encoding: En
     assert usual_activation(encoding.name) == encoding.activations[0]
 
 
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
+@pytest.mark.parametrize("variant", every_variant(), ids=str)
 def test_a_packed_layer_of_a_wrong_length_is_refused(variant: Variant) -> None:
     shape = WeightShape(16, 3, (3, 3))
     packed = encoding_of(variant).pack(random_layer(variant, shape)[2])
@@ -93,7 +94,7 @@ def test_a_packed_layer_of_a_wrong_length_is_refused(variant: Variant) -> None:
             encoding_of(variant).unpack(wrong, shape, variant)
 
 
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
+@pytest.mark.parametrize("variant", every_variant(), ids=str)
 def test_rows_of_zeros_and_single_weights_are_stored_exactly_enough(variant: Variant) -> None:
     weight = np.zeros((4, 3, 3, 3), np.float32)
     weight[1, 0, 0, 0] = 3.0
@@ -117,7 +118,7 @@ def test_the_stream_order_is_the_documented_one() -> None:
 def test_error_falls_with_more_bits() -> None:
     shape = WeightShape(64, 64, (3, 3))
     errors = {}
-    for variant in default_menu():
+    for variant in every_variant():
         weight, _, layer = random_layer(variant, shape)
         errors[str(variant)] = float(((layer.weight - weight) ** 2).sum() / (weight**2).sum())
     ladder = ["float32", "int8", "int4", "int3", "int2", "ternary", "binary"]

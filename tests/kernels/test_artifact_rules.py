@@ -85,10 +85,10 @@ def test_groups_must_divide_channels() -> None:
 @pytest.mark.parametrize(
     ("field", "layout", "value", "words"),
     [
-        (0, "B", 0, ["float32 layers read f32", "this one has float32, u8 and bytes"]),
+        (0, "B", 0, ["layers of floats read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (0, "B", 11, ["unknown encoding number 11; this version knows 0 to 10"]),
-        (1, "B", 0, ["float32 layers read f32", "this one has int8, u8 and floats"]),
+        (0, "B", 13, ["unknown encoding number 13; this version knows 0 to 12"]),
+        (1, "B", 0, ["layers of floats read f32", "this one has int8, u8 and floats"]),
         (1, "B", 2, ["the kernel bits runs ternary, binary, apb and xor on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),
         (1, "B", 4, ["unknown kernel number 4; this version knows 0 to 3"]),
@@ -145,7 +145,7 @@ def test_names_are_unique() -> None:
         ({"x": [F32]}, {}, ["'x'", "kept in f32; those who read it make that u8"]),
         ({"x": [U8, U1]}, {}, ["'x'", "kept in u8+u1; those who read it make that u8"]),
         ({}, {"op": F32}, ["'x'", "kept in u8; those who read it make that f32"]),
-        ({"x": [F32]}, {"op": F32}, ["'op'", "float32 layers read f32"]),
+        ({"x": [F32]}, {"op": F32}, ["'op'", "layers of floats read f32"]),
         ({}, {"op": U2}, ["'x'", "kept in u8; those who read it make that f32+u2"]),
         ({"op": [F32, U4]}, {}, ["'op'", "kept in f32+u4; those who read it make that f32"]),
         ({"op": [U8]}, {"z": U8}, ["'z'", "it reads u8; an operation without weights reads u8 where"]),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitplan.compute import SIGN_ENCODINGS, kernels_for, supports_format
-from bitplan.encodings import ENCODINGS, default_menu, encoding_of
+from bitplan.encodings import ENCODINGS, encoding_of, every_variant
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range, derive_formats
 from bitplan.kernels import Runtime
@@ -46,11 +46,11 @@ def test_both_lists_of_encodings_agree() -> None:
     assert encodings() == [(encoding.number, encoding.name) for encoding in ENCODINGS]
 
 
-LOW = tuple(replace(v, activation=U2) for v in default_menu() if v.encoding in (*SIGN_ENCODINGS, "int4"))
+LOW = tuple(replace(v, activation=U2) for v in every_variant() if v.encoding in (*SIGN_ENCODINGS, "int4"))
 
 
 @pytest.mark.parametrize(
-    ("variant", "kernel"), [(v, kernel) for v in (*default_menu(), *LOW) for kernel in kernels_for(v)], ids=str
+    ("variant", "kernel"), [(v, kernel) for v in (*every_variant(), *LOW) for kernel in kernels_for(v)], ids=str
 )
 def test_weight_bytes_are_what_the_encodings_promise(variant: Variant, kernel: str) -> None:
     rng = np.random.default_rng(2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitplan.compute import kernels_for, supports_format
-from bitplan.encodings import default_menu
+from bitplan.encodings import every_variant
 from bitplan.kernels import Runtime
 from bitplan.kernels.runtime import isa_levels
 from bitplan.network import (
@@ -43,7 +43,7 @@ def test_whole_networks_of_mixed_variants(seed: int, isa: str) -> None:
     rng = np.random.default_rng(seed)
     network = residual_network()
     inputs = random_inputs(network, 3, rng, np.uint8)
-    variants, _ = mixed(network, rng, default_menu())
+    variants, _ = mixed(network, rng, every_variant())
     case = make_case(network, variants, inputs, rng)
     expected, found = case.reference(inputs)["logits"], outputs_of(case, inputs, isa)["logits"]
     # A code that went the other way early on moves every logit a little.

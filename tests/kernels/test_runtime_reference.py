@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitplan.compute import kernels_for
-from bitplan.encodings import default_menu, encoding_of
+from bitplan.encodings import encoding_of, every_variant
 from bitplan.formats import Range, derive_formats
 from bitplan.kernels.runtime import isa_levels
 from bitplan.network import (
@@ -72,7 +72,7 @@ def test_u8_values_move_between_ranges(op: tuple[Op, list[Shape], Shape], isa: s
 
 
 @pytest.mark.parametrize("isa", isa_levels())
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
+@pytest.mark.parametrize("variant", every_variant(), ids=str)
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 def test_convolutions(variant: Variant, residual: bool, isa: str) -> None:
     rng = np.random.default_rng(7)
@@ -86,7 +86,7 @@ def test_convolutions(variant: Variant, residual: bool, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", isa_levels())
-@pytest.mark.parametrize("variant", default_menu(), ids=str)
+@pytest.mark.parametrize("variant", every_variant(), ids=str)
 def test_linear_layers(variant: Variant, isa: str) -> None:
     rng = np.random.default_rng(8)
     for shape, features, batch in LINEARS:

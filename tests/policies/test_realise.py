@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitplan.encodings import default_menu
+from bitplan.encodings import every_variant
 from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range, top_code
 from bitplan.network import RELU6, Conv2d, Input, Network, Node
@@ -220,7 +220,7 @@ class TestRealise:
         np.testing.assert_allclose(ours.mean(0), full.mean(0), atol=3e-3 * float(full.abs().max()))
         np.testing.assert_allclose(ours.std(0), full.std(0), rtol=5e-3)
 
-    @pytest.mark.parametrize("variant", default_menu()[1:], ids=str)
+    @pytest.mark.parametrize("variant", every_variant()[1:], ids=str)
     def test_recovery_helps(self, small, simulator, ranges, variant):
         variants = dict.fromkeys(names(small.network), variant)
         reference = simulator.outputs(small.images)["classifier"]

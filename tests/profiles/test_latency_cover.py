@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitplan.compute import supports_format
-from bitplan.encodings import default_menu, encoding_of
+from bitplan.encodings import encoding_of, every_variant
 from bitplan.encodings.coded import Coded
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.network import Add, Conv2d, Input, Linear, MaxPool, Mean, Network, Node, ScaleShift, WeightShape
@@ -52,7 +52,7 @@ def covered_by(net: Network, policies: Sequence[Cover]) -> set[StepKey]:
 
 
 def test_the_policies_cover_every_key_of_the_menu() -> None:
-    net, variants = network(), default_menu()
+    net, variants = network(), every_variant()
     menu = {layer.name: variants for layer in net.layers}
     wanted = all_keys(net, menu)
     policies = covering_policies(net, menu, wanted)
@@ -77,7 +77,7 @@ def test_every_kernel_is_covered_under_every_set_of_formats() -> None:
 
 def test_only_what_is_wanted_is_covered() -> None:
     net = network()
-    menu = {layer.name: default_menu() for layer in net.layers}
+    menu = {layer.name: every_variant() for layer in net.layers}
     wanted = {key for key in all_keys(net, menu) if key.variant == "ternary" and key.output == F32}
     policies = covering_policies(net, menu, wanted)
     assert 1 <= len(policies) <= 3
@@ -87,12 +87,12 @@ def test_only_what_is_wanted_is_covered() -> None:
 
 def test_menus_that_differ_by_layer_are_respected() -> None:
     net = network()
-    menu = {layer.name: (Variant("int8"),) if "a" in layer.name else default_menu() for layer in net.layers}
+    menu = {layer.name: (Variant("int8"),) if "a" in layer.name else every_variant() for layer in net.layers}
     policies = covering_policies(net, menu, all_keys(net, menu))
     assert all(policy.variants[name] in menu[name] for policy, name in product(policies, menu))
 
 
-@pytest.mark.parametrize("variant", (*default_menu(), Variant.parse("apb@u1:kept=0.02")), ids=str)
+@pytest.mark.parametrize("variant", (*every_variant(), Variant.parse("apb@u1:kept=0.02")), ids=str)
 def test_stand_in_layers_pack_like_real_ones(variant: Variant) -> None:
     net = network()
     for node in net.layers:
@@ -115,7 +115,7 @@ def test_stand_in_layers_pack_like_real_ones(variant: Variant) -> None:
 
 def test_a_stand_in_artifact_has_the_size_of_a_real_one() -> None:
     net = network()
-    policy = {layer.name: variant for layer, variant in zip(net.layers, default_menu(), strict=False)}
+    policy = {layer.name: variant for layer, variant in zip(net.layers, every_variant(), strict=False)}
     assert len(stand_in_artifact(net, policy, batch=4)) == artifact_bytes(net, policy)
 
 

@@ -29,7 +29,7 @@ from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.policies.realise.pipeline import Progress, Realisation, check_variants, realise
 from bitplan.policies.realise.subject import Subject
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, Variant
+from bitplan.variant import FLOAT32, Variant
 
 Images = NDArray[np.generic]
 OnEpoch = Callable[[int, Epoch], None]
@@ -82,7 +82,7 @@ def finetune(
         raise DataError(f"there are {len(labels)} labels for {len(images)} training images; give one for each")
     if settings.task and labels is None:
         raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
-    if all(variant.activation == F32 for variant in variants.values()):
+    if all(variant == FLOAT32 for variant in variants.values()):
         nothing = Epoch(None, 0.0, 1.0)
         return Finetuned(start, [nothing], 0, nothing)
     key = training_key(network, weights, images, variants, start, labels, settings, loss_name)

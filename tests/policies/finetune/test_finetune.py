@@ -44,7 +44,10 @@ def same(a: Realisation, b: Realisation) -> bool:
     )
 
 
-@pytest.mark.parametrize("encoding", ["coded:bits=2", "codedternary:bits=1", "xor:bits=1", "float32"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["coded:bits=2", "codedternary:bits=1", "xor:bits=1", "pruned:kept=0.3", "prunedfloat:kept=0.3", "float32"],
+)
 def test_networks_of_coded_layers_are_trained_within_their_bytes(small, encoding: str) -> None:
     variants = uniform(small, "int4") | {"join": Variant.parse(encoding)}
     found = finetune(

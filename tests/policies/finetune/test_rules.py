@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
-from bitplan.encodings import ENCODINGS, EncodedLayer, default_menu, encoding_of
+from bitplan.encodings import ENCODINGS, EncodedLayer, encoding_of, every_variant
 from bitplan.encodings.coded import Coded
 from bitplan.policies.realise.finetune.rules import RULES, Rule, UnderRate, rule_for
 from bitplan.policies.realise.finetune.rules.rate import order0_entropy
 from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.variant import F32, Variant
 
-CODED = [variant for variant in default_menu() if variant.activation != F32]
+CODED = [variant for variant in every_variant() if variant.activation != F32]
 ONES, ZEROS = np.ones(6, np.float32), np.zeros(6, np.float32)
 
 

@@ -15,6 +15,7 @@ from bitplan.policies.realise.finetune.rules.binary import Binary
 from bitplan.policies.realise.finetune.rules.fixed import Fixed
 from bitplan.policies.realise.finetune.rules.floats import Floats32
 from bitplan.policies.realise.finetune.rules.grid import Grid
+from bitplan.policies.realise.finetune.rules.pruned import Pruned, PrunedFloats
 from bitplan.policies.realise.finetune.rules.rate import UnderRate, order0_entropy
 from bitplan.policies.realise.finetune.rules.ternary import ternary_rule
 from bitplan.policies.realise.finetune.settings import Settings
@@ -53,6 +54,8 @@ RULES: Mapping[str, RuleOf] = {
     "coded": _under_rate,
     "codedternary": _under_rate,
     "xor": lambda weight, nearest, start, settings: Fixed(weight, nearest, start),
+    "pruned": lambda weight, nearest, start, settings: Pruned(weight, nearest, start),
+    "prunedfloat": lambda weight, nearest, start, settings: PrunedFloats(weight, nearest, start),
 }
 """By the name of the encoding."""
 
