@@ -18,7 +18,7 @@ PRESETS = {
     "none": (),
     "fast": (CORRECT,),
     "balanced": (CORRECT, RECONSTRUCT),
-    "strong": (CORRECT, RECONSTRUCT, BLOCKS, TUNE),
+    "strong": (CORRECT, RECONSTRUCT, TUNE),
 }
 
 MSE, PERCENTILE, KL, MINMAX = "mse", "percentile", "kl", "minmax"

@@ -221,7 +221,7 @@ class Learner:
             made = trainable.run({name: x[chosen] for name, x in rows.read.items()}, block.start, block.stop)
             total = torch.zeros(())
             for name in block.outputs:
-                signs = torch.from_numpy(random.choice(np.float32([-1, 1]), tuple(made[name].shape)))
+                signs = torch.from_numpy(random.choice(np.array([-1, 1], np.float32), tuple(made[name].shape)))
                 weight = 2 / (len(block.outputs) * made[name].numel() * float(rows.full[name].var(correction=0)))
                 total = total + weight**0.5 * (signs * made[name]).sum()
             torch.autograd.backward(total)

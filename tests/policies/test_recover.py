@@ -380,7 +380,7 @@ def uniform(small, variant):
 
 class TestNames:
     def test_presets_and_steps_are_put_in_order(self):
-        assert steps_named(["strong", "equalise"]) == STEPS
+        assert steps_named(["tune", "blocks", "strong", "equalise"]) == STEPS
         assert steps_named(["tune", "fast"]) == ("correct", "tune")
         assert steps_named(["none"]) == ()
 
