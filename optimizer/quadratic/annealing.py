@@ -17,7 +17,7 @@ ELITE = 12
 """Different choices that later rounds are crossed from."""
 COLDEST = 1 / 400
 """The last temperature of a round, as a share of its first."""
-REHEAT = 0.3
+REHEAT = 0.15
 """The first temperature of later rounds, as a share of that of the first round."""
 CLASH = (3.0, 40.0)
 """What a forbidden pair costs in temperatures, at a round's start and end."""

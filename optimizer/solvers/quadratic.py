@@ -20,7 +20,7 @@ from bitplan.optimizer.solvers.interrupt import interruptible
 
 MOST_OPTIONS = 4000
 """Options of all groups beyond which one step of the relaxation takes too long."""
-PATIENCE, MOST_ROUNDS = 4, 16
+PATIENCE, MOST_ROUNDS = 3, 12
 """Rounds of annealing: in a row without gain, and in all, before the relaxation is known and after."""
 SMALL = 60
 """Options of all groups up to which one round will do."""
