@@ -29,17 +29,17 @@ def library_table(found: Sequence[Mapping[str, Any]], folder: str) -> Table | Te
     )
     for one in found:
         if "unreadable" in one:
-            table.add_row(one["name"], "", "", "", "", "", f"[red]{escape(one['unreadable'])}[/]")
+            table.add_row(escape(one["name"]), "", "", "", "", "", f"[red]{escape(one['unreadable'])}[/]")
             continue
         words = escape(one["standing"])
         standing = f"[yellow]{words}[/]" if one["stale"] else words
         table.add_row(
-            one["name"],
+            escape(one["name"]),
             escape(one["cpu"]),
-            one["isa"],
-            one["kernel_version"],
+            escape(one["isa"]),
+            escape(one["kernel_version"]),
             _steps(one),
-            one["recorded"] or "-",
+            escape(one["recorded"] or "-"),
             standing,
         )
     return table
@@ -51,12 +51,18 @@ def profile_tables(found: Mapping[str, Any]) -> Group:
     for name, value in found["machine"].items():
         text = ", ".join(value) if isinstance(value, list) else str(value)
         machine.add_row(name.replace("_", " "), escape(text) or "unknown")
-    machine.add_row("recorded", found["recorded"] or "unknown")
+    machine.add_row("recorded", escape(found["recorded"] or "unknown"))
     machine.add_row("anchor", f"{found['anchor_ms']:.3f} ms")
     machine.add_row("standing", escape(found["standing"]))
     kinds = _table("steps", "variant", "kernel", "threads", "batch", "steps")
     for kind in found["kinds"]:
-        kinds.add_row(kind["variant"], kind["kernel"] or "-", str(kind["threads"]), str(kind["batch"]), _steps(kind))
+        kinds.add_row(
+            escape(kind["variant"]),
+            escape(kind["kernel"] or "-"),
+            str(kind["threads"]),
+            str(kind["batch"]),
+            _steps(kind),
+        )
     parts: list[Table | Text] = [machine, kinds]
     if "network" in found:
         parts.append(_coverage(found["network"]))
@@ -66,7 +72,7 @@ def profile_tables(found: Mapping[str, Any]) -> Group:
         )
         for row in found["accuracy"]:
             errors = (f"{100 * row[name]:.1f} %" for name in ("median", "high", "close"))
-            accuracy.add_row(row["kernel"], str(row["steps"]), *errors)
+            accuracy.add_row(escape(row["kernel"]), str(row["steps"]), *errors)
         parts.append(accuracy)
     return Group(*parts)
 
@@ -81,7 +87,7 @@ def comparison_tables(found: Mapping[str, Any]) -> Group:
     table = _table("latency in the second / in the first", "variant", "kernel", "steps", "10 %", "median", "90 %")
     for kind in found["kinds"]:
         ratios = (f"{kind[name]:.2f}" for name in ("low", "median", "high"))
-        table.add_row(kind["variant"], kind["kernel"] or "-", str(kind["steps"]), *ratios)
+        table.add_row(escape(kind["variant"]), escape(kind["kernel"] or "-"), str(kind["steps"]), *ratios)
     return Group(*map(Text, lines), table)
 
 

@@ -181,13 +181,14 @@ def judged(
 
 def with_predictions(policy: Policy, network: Network, device: DeviceProfile | None, config: Config) -> Policy:
     """The policy with its bytes predicted anew, and its latency where the device profile knows its steps; the loss
-    stays what the policy says."""
+    stays what the policy says. What was estimated of another machine is dropped."""
     threads, batch = config.threads, config.batch
     try:
         totals = predict(network, policy.variants, None, device, threads=threads, batch=batch, kernels=policy.kernels)
     except UsageError:
         totals = predict(network, policy.variants, threads=threads, batch=batch)
-    return replace(policy, predicted={**totals, "loss": policy.predicted.get("loss")})
+    settings = {name: value for name, value in policy.settings.items() if name != "estimates"}
+    return replace(policy, settings=settings, predicted={**totals, "loss": policy.predicted.get("loss")})
 
 
 def metric_of(config: Config) -> Metric | None:

@@ -32,7 +32,7 @@ def planned_device(
         reporter.say(f"[yellow]the device profile {escape(str(path))} is {escape(str(found))}; record it anew there[/]")
     elif found.here is not True:
         machine = profile.fingerprint
-        reporter.say(f"planning ahead for {escape(machine.cpu)} at the level {machine.isa}")
+        reporter.say(f"planning ahead for {escape(machine.cpu)} at the level {escape(machine.isa)}")
     keys = all_keys(network, menu, config.threads, config.batch)
     known = profile.entries.keys()
     if keys <= known and not profile.missing(keys):

@@ -55,7 +55,7 @@ def polished(
     parts = tuple(np.ascontiguousarray(images[half]) for half in halves)
     sources = CODE | {"bitplan": (*CODE["bitplan"], "true_loss.py")}
     hashes = [
-        profile_hashes(trained.network, trained.weights, part, label, sources, config.layer_recovery)
+        profile_hashes(trained.network, trained.weights, part, label, sources, config.layer_recovery, config.ranges)
         for part, label in zip(parts, labels, strict=True)
     ]
     key = hashlib.sha256(json.dumps([loss.metric, hashes]).encode()).hexdigest()[:32]
@@ -73,6 +73,7 @@ def polished(
             metric=loss.metric,
             labels=(labels[0], labels[1]),
             recovery=config.layer_recovery,
+            range_method=config.ranges,
         )
         found = polish(
             trained.network,

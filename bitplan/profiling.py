@@ -137,7 +137,9 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = checked_metric(trained.network, estimator, config.loss_metric)
     used = labels if metric == "task" else None
-    hashes = profile_hashes(trained.network, trained.weights, images, used, recovery=config.layer_recovery)
+    hashes = profile_hashes(
+        trained.network, trained.weights, images, used, recovery=config.layer_recovery, ranges=config.ranges
+    )
     path = file or cache_path(metric, hashes, estimator)
     if known is None and path.exists():
         known = LossProfile.load(path)
@@ -163,6 +165,7 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
             labels=labels,
             metric=config.loss_metric,
             recovery=config.layer_recovery,
+            ranges=config.ranges,
             checkpoint=journal,
             profile=known,
             progress=report,
@@ -217,6 +220,7 @@ def _with_link(
             policies=config.link_policies,
             labels=trained.data.calibration_y,
             recovery=config.layer_recovery,
+            range_method=config.ranges,
             seed=config.seed,
             checkpoint=journal,
             progress=report,

@@ -118,7 +118,8 @@ class Result:
         return result
 
     def _layers(self) -> list[dict[str, Any]]:
-        estimated = (self.policy.settings.get("estimates") or {}).get("steps", ())
+        estimates = self.policy.settings.get("estimates")
+        estimated = estimates.get("steps", ()) if isinstance(estimates, Mapping) else ()
         counts = {node.name: self.network.weight_shape(node).count for node in self.network.layers}
         return [
             {

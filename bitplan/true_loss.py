@@ -23,7 +23,7 @@ from bitplan.policies.realise.pipeline import code_formats, quantise
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.metrics import Increase, Labels, increase
-from bitplan.recovery_names import CORRECT
+from bitplan.recovery_names import CORRECT, DEFAULT_RANGES
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -77,11 +77,13 @@ class TrueLoss:
         temperature: float = 1.0,
         labels: tuple[Labels | None, Labels | None] = (None, None),
         recovery: Sequence[str] = (CORRECT,),
+        range_method: str = DEFAULT_RANGES,
         batch: int | None = None,
         memory: int = MEMORY,
     ) -> None:
         """`images`, `labels`: those that recovery is fitted to, and those held back. `temperature`: that of the outputs for
-        the metric kl. `recovery`: its steps that act on one layer at a time."""
+        the metric kl. `recovery`: its steps that act on one layer at a time; `range_method`: how activation ranges are
+        found."""
         self.recoveries = recoveries(recovery)
         self.network, self.weights = network, weights
         self.simulator = Simulator(network, weights)
@@ -90,7 +92,7 @@ class TrueLoss:
             self._half(part, metric, known, temperature) for part, known in zip(images, labels, strict=True)
         )
         formats = code_formats(variant for variants in menu.values() for variant in variants)
-        self.ranges = calibrate(self.simulator, self.fitted.images, formats, batch=self.batch)
+        self.ranges = calibrate(self.simulator, self.fitted.images, formats, batch=self.batch, method=range_method)
         count = 2 * count_images(self.fitted.images) + count_images(self.held_back.images)
         affordable = max(1, memory // (TRACES * count * peak_bytes(self.simulator)))
         self.stride = -(-len(network.layers) // affordable)

@@ -99,7 +99,7 @@ class Estimator:
 
 
 def completed(profile: DeviceProfile, keys: Iterable[StepKey]) -> DeviceProfile:
-    """The profile with an estimate for every key that it has no entry for. Raises UsageError, naming one of the steps, where
+    """The profile with an estimate for every key that was not timed; where there can be none, the one that it holds stays. Raises UsageError, naming one of the steps, where
     too little was timed to estimate it."""
     missing = sorted(profile.missing(keys))
     if not missing:
@@ -107,6 +107,8 @@ def completed(profile: DeviceProfile, keys: Iterable[StepKey]) -> DeviceProfile:
     estimator, added = Estimator(profile), {}
     for key in missing:
         found = estimator.estimate(key)
+        if found is None and key in profile.entries:
+            continue
         if found is None:
             raise UsageError(
                 f"the device profile has no latency for the step {key}, and timed too few steps like it for an estimate; "

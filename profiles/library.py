@@ -27,8 +27,10 @@ def default_path(fingerprint: Fingerprint) -> Path:
 
 
 def profile_path(named: Path) -> Path:
-    """The file that a user means: a path, or the name of a profile in the library, of which the beginning suffices.
+    """The file that a user means: a path, a folder with a device.arrow, or the name of a profile in the library, of which the beginning suffices.
     Raises UsageError where neither exists, or several profiles begin so."""
+    if named.is_dir():
+        return named / f"device{SUFFIX}"
     if named.exists() or named.suffix == SUFFIX or named.parent != Path("."):
         return named
     known = sorted(default_folder().glob(f"*{SUFFIX}"))

@@ -23,7 +23,7 @@ from bitplan.policies.realise.subject import Subject
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.metrics import Labels, Outputs
 from bitplan.profiles.workers import HERE, Workers, carry_out
-from bitplan.recovery_names import CORRECT
+from bitplan.recovery_names import CORRECT, DEFAULT_RANGES
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, U8, Variant
 
@@ -48,6 +48,7 @@ class Job:
     memory: int
     recovery: tuple[str, ...] = (CORRECT,)
     """The steps (recovery_names.LAYER_STEPS) that every choice gets."""
+    range_method: str = DEFAULT_RANGES
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Walk:
         """Computed where it was not given."""
         job = self.job
         formats = code_formats(variant for place in self.places for variant in place.variants)
-        ranges = calibrate(self.simulator, job.images, formats, batch=job.batch)
+        ranges = calibrate(self.simulator, job.images, formats, batch=job.batch, method=job.range_method)
         parts = []
         for part in slices(0, count_images(job.images), job.batch):
             outputs = self.simulator.outputs(take(job.images, part))

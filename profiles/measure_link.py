@@ -27,7 +27,7 @@ from bitplan.profiles.loss_walk import Progress
 from bitplan.profiles.metrics import Increase, Labels, increase
 from bitplan.profiles.quadratic import quadratic, score
 from bitplan.profiles.workers import HERE, Workers, carry_out, one_thread
-from bitplan.recovery_names import CORRECT
+from bitplan.recovery_names import CORRECT, DEFAULT_RANGES
 from bitplan.simulate import Layers, Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -65,23 +65,28 @@ def calibrated(
     policies: int,
     labels: Labels | None = None,
     recovery: Sequence[str] = (CORRECT,),
+    range_method: str = DEFAULT_RANGES,
     seed: int = 0,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     workers: Workers = HERE,
 ) -> Calibrated:
     """The profile with the link of `policies` random policies from raw calibration images [N, C, H, W]. It keeps its
-    link where fewer than three policies have a positive, finite loss. `recovery`, `checkpoint`, `workers`: as in
-    measure_loss.measure."""
+    link where fewer than three policies have a positive, finite loss. `recovery`, `range_method`, `checkpoint`, `workers`:
+    as in measure_loss.measure."""
     count = count_images(images)
     held = max(1, round(HELD_BACK * count)) if count > 1 else 0
     shown, judged = slice(0, count - held), slice(count - held if held else 0, count)
     chosen = random_policies(network, profile, menu, policies, seed)
     matrix = quadratic(profile)
     scores = np.array([score(profile, matrix, policy) for policy in chosen])
-    key = json.dumps(["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count, list(recovery)])
+    key = json.dumps(
+        ["link", profile.metric, dict(profile.hashes), profile.estimator, seed, count, list(recovery), range_method]
+    )
     with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
-        task = PolicyLosses(network, weights, images, shown, judged, profile.metric, labels, tuple(recovery))
+        task = PolicyLosses(
+            network, weights, images, shown, judged, profile.metric, labels, tuple(recovery), range_method
+        )
         losses = _measured(task, chosen, journal, progress, workers)
     fitted = replace(profile, link=_fitted(profile, scores, losses), link_policies=policies)
     return Calibrated(fitted, scores, losses)
@@ -155,6 +160,7 @@ class PolicyLosses:
     metric: str
     labels: Labels | None
     recovery: tuple[str, ...]
+    range_method: str
     ranges: Ranges | None = None
 
     def __reduce__(self) -> tuple[type[PolicyLosses], tuple[object, ...]]:
@@ -188,7 +194,9 @@ class PolicyLosses:
         formats = code_formats(variant for policy in policies for variant in policy.values())
         shown = take(self.images, self.shown)
         with one_thread():
-            ranges = calibrate(self.simulator, shown, formats, batch=default_batch(self.network))
+            ranges = calibrate(
+                self.simulator, shown, formats, batch=default_batch(self.network), method=self.range_method
+            )
         return replace(self, ranges=ranges)
 
     def _outputs(self, layers: Layers, ranges: Ranges) -> dict[str, NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.loss_walk import Choice, Job, Progress
 from bitplan.profiles.metrics import Labels, effective_metric
 from bitplan.profiles.workers import HERE, Workers, one_thread
-from bitplan.recovery_names import CORRECT
+from bitplan.recovery_names import CORRECT, DEFAULT_RANGES
 from bitplan.variant import FLOAT32, Variant
 
 Menu = Mapping[str, Sequence[Variant]]
@@ -31,10 +31,10 @@ MEMORY = 3 << 30
 as they were recovered on the first walk's images."""
 
 CODE = {
-    "bitplan": ("formats.py", "operations.py", "simulate.py"),
+    "bitplan": ("formats.py", "operations.py", "recovery_names.py", "simulate.py", "variant.py"),
     "bitplan.encodings": (),
     "bitplan.policies.realise": (),
-    "bitplan.profiles": ("link.py", "loss_walk.py", "measure_link.py", "measure_loss.py", "metrics.py"),
+    "bitplan.profiles": ("link.py", "loss_walk.py", "measure_link.py", "measure_loss.py", "metrics.py", "quadratic.py"),
     "bitplan.profiles.estimators": (),
 }
 """Sources (of a package; none named: all) that decide what a variant costs and how that is measured: their digest is the
@@ -48,16 +48,17 @@ def profile_hashes(
     labels: Labels | None = None,
     sources: Mapping[str, Sequence[str]] = CODE,
     recovery: Sequence[str] = (CORRECT,),
+    ranges: str = DEFAULT_RANGES,
 ) -> dict[str, str]:
     """What a loss profile depends on, as SHA-256 in hexadecimal; `labels` only where the metric uses them, `sources` as
-    in CODE, `recovery` the steps that choices are measured under."""
+    in CODE, `recovery` and `ranges` the steps and the method that choices are measured under."""
     data = hashlib.sha256()
     for name, array in sorted(images.items()) if isinstance(images, Mapping) else [("", images)]:
         data.update(f"{name} {array.dtype} {array.shape}".encode())
         data.update(np.ascontiguousarray(array).data)
     if labels is not None:
         data.update(np.ascontiguousarray(labels, np.int64).data)
-    code = hashlib.sha256(" ".join(recovery).encode())
+    code = hashlib.sha256(" ".join([*recovery, ranges]).encode())
     for package, names in sources.items():
         for file in sorted(files(package).iterdir(), key=lambda file: file.name):
             if file.name in names or (not names and file.name.endswith(".py")):
@@ -80,6 +81,7 @@ def measure(
     labels: Labels | None = None,
     metric: str = "kl",
     recovery: Sequence[str] = (CORRECT,),
+    ranges: str = DEFAULT_RANGES,
     batch: int | None = None,
     memory: int = MEMORY,
     progress: Progress | None = None,
@@ -91,7 +93,7 @@ def measure(
 
     Every layer is changed alone, or beside one other; its input is read as the variant reads it, all else stays float32.
     float32 costs 0 by definition. `estimator`: see estimators/; `metric`: see metrics.py; `recovery`: the steps, of those
-    that act on one layer at a time, that are to be used for policies. What `profile` holds is not
+    that act on one layer at a time, that are to be used for policies; `ranges`: how activation ranges are found. What `profile` holds is not
     measured again where its estimator, metric and hashes are the same and the estimator can add to it.
     `checkpoint` names a journal: a measurement that was interrupted goes on from it, with the same result (for the same
     batch and memory); it is removed by nobody, and started anew for other hashes. `workers`: who evaluates; it changes
@@ -100,7 +102,9 @@ def measure(
     for images or labels that do not fit.
     """
     metric = checked_metric(network, estimator, metric)
-    hashes = profile_hashes(network, weights, images, labels if metric == "task" else None, recovery=recovery)
+    hashes = profile_hashes(
+        network, weights, images, labels if metric == "task" else None, recovery=recovery, ranges=ranges
+    )
     _check_menu(network, menu)
     choices = [(layer, variant) for layer, variants in menu.items() for variant in dict.fromkeys(variants)]
     fitting = profile if profile is not None and profile.same_origin(metric, hashes, estimator) else None
@@ -118,7 +122,9 @@ def measure(
     if wanted:
         key = json.dumps([estimator, metric, hashes, batch, memory])
         with Journal(checkpoint, key) if checkpoint else nullcontext() as journal:
-            job = Job(network, weights, images, frozenset(wanted), metric, labels, batch, memory, tuple(recovery))
+            job = Job(
+                network, weights, images, frozenset(wanted), metric, labels, batch, memory, tuple(recovery), ranges
+            )
             with one_thread():
                 measured = method.measure(job, journal, progress, workers)
             cost = measured.cost or method.cost(job)

@@ -34,8 +34,10 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     bias = np.zeros(shape.out_channels, np.float32)
     spread = sqrt(2 / shape.reduction)
     encoding = encoding_of(variant)
-    if isinstance(encoding, Pruned | PrunedFloat):  # few levels may be other than zero
-        weight = rng.standard_normal(size, np.float32) * np.float32(spread)
+    if isinstance(
+        encoding, Pruned | PrunedFloat
+    ):  # few levels may be other than zero: the largest have about half the power
+        weight = rng.standard_normal(size, np.float32) * np.float32(sqrt(2) * spread)
         return encoding.quantise(weight, bias, variant, shape.groups)
     if variant.activation == F32:
         values = rng.standard_normal(size, np.float32) * np.float32(spread)

@@ -20,7 +20,7 @@ class Float32(Encoding):
     number: ClassVar[int] = 0
     activations: ClassVar[tuple[str, ...]] = (F32,)
     tolerance: ClassVar[float] = 1e-4
-    variants = (FLOAT32,)
+    variants: tuple[Variant, ...] = (FLOAT32,)
 
     def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:
         shape = WeightShape(weight.shape[0], weight.shape[1] * groups, (weight.shape[2], weight.shape[3]), groups)

@@ -30,6 +30,7 @@ from bitplan.profiles.measure_loss import CODE, profile_hashes
 from bitplan.profiles.metrics import Increase, effective_metric, increase
 from bitplan.profiling import named_estimator
 from bitplan.progress import Reporter
+from bitplan.recovery_names import DEFAULT_RANGES
 from bitplan.variant import FLOAT32
 
 Vector = NDArray[np.float32]
@@ -48,7 +49,7 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
     metric = effective_metric(trained.outputs_network, config.loss_metric)
     steps = config.layer_recovery
-    hashes = hybrid_hashes(trained, images, labels if metric == "task" else None, steps)
+    hashes = hybrid_hashes(trained, images, labels if metric == "task" else None, steps, config.ranges)
     path = file or cache_path(metric, hashes)
     known = LossProfile.load(path) if path.exists() else None
     if known and not known.same_origin(metric, hashes):
@@ -67,7 +68,9 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
             Journal(path.with_suffix(".journal"), json.dumps([metric, hashes, trained.runner.batch])) as journal,
         ):
             report(0, len(missing), "activation ranges")
-            held = calibrate_inputs(trained.runner, trained.leaves, images, code_formats(v for _, v in missing))
+            held = calibrate_inputs(
+                trained.runner, trained.leaves, images, code_formats(v for _, v in missing), config.ranges
+            )
             reference = trained.runner.outputs(images)
             loss = increase(trained.outputs_network, metric, reference, labels)
             inputs: tuple[Leaf, list[Any]] | None = None
@@ -91,13 +94,17 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
 
 
 def hybrid_hashes(
-    trained: HybridTrained, images: NDArray[Any], labels: NDArray[Any] | None, recovery: Sequence[str] = ()
+    trained: HybridTrained,
+    images: NDArray[Any],
+    labels: NDArray[Any] | None,
+    recovery: Sequence[str] = (),
+    ranges: str = DEFAULT_RANGES,
 ) -> dict[str, str]:
     """What the profile depends on: besides the leaves, all weights of the module, and its source as far as there is one
     (control flow is part of the network)."""
     module = trained.runner.module
     state = {name: x.detach().float().cpu().numpy() for name, x in module.state_dict().items() if x.numel()}
-    hashes = profile_hashes(trained.network, state, images, labels, SOURCES, recovery)
+    hashes = profile_hashes(trained.network, state, images, labels, SOURCES, recovery, ranges)
     extra = [hashes["data"], trained.runner.preprocessing, trained.runner.batch, *_sources(module)]
     return hashes | {"data": hashlib.sha256(repr(extra).encode()).hexdigest()}
 

@@ -22,7 +22,7 @@ from bitplan.encodings import EncodedLayer
 from bitplan.formats import Ranges, derive_formats
 from bitplan.policies.realise.blocks import Block, blocks_of
 from bitplan.policies.realise.checkpoint import LayerRecords
-from bitplan.policies.realise.distil import relative
+from bitplan.policies.realise.distil import TINY, relative
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, slices, take
 from bitplan.policies.realise.moves import Moves
 from bitplan.policies.realise.trainable import Trainable, output_units
@@ -221,10 +221,14 @@ class Learner:
             made = trainable.run({name: x[chosen] for name, x in rows.read.items()}, block.start, block.stop)
             total = torch.zeros(())
             for name in block.outputs:
+                variance = float(rows.full[name].var(correction=0))
+                if variance <= TINY:  # a dead value
+                    continue
                 signs = torch.from_numpy(random.choice(np.array([-1, 1], np.float32), tuple(made[name].shape)))
-                weight = 2 / (len(block.outputs) * made[name].numel() * float(rows.full[name].var(correction=0)))
+                weight = 2 / (len(block.outputs) * made[name].numel() * variance)
                 total = total + weight**0.5 * (signs * made[name]).sum()
-            torch.autograd.backward(total)
+            if total.requires_grad:
+                torch.autograd.backward(total)
             for name, each in moves.items():
                 found[name] += _gradient(each.offset) ** 2 / PROBES
         return found

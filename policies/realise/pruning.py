@@ -141,7 +141,7 @@ def at_share(problem: PrunedProblem, scale: Doubles, kept: int) -> Found:
     best, distance = problem.target, np.inf
     for _ in range(PRICES):
         levels = error_feedback(replace(problem, price=price), scale)
-        count = np.count_nonzero(levels)
+        count = int(np.count_nonzero(levels))
         if abs(count - kept) < distance:
             best, distance = levels, abs(count - kept)
         if distance <= CLOSE * kept:

@@ -241,6 +241,7 @@ def test_simulated_and_replaced_modules_agree(folder: Path) -> None:
     from bitplan.hybrid.twin import Twin, leaf_simulator
     from bitplan.kernels.artifact import pack_artifact
     from bitplan.kernels.layer_set import LayerSet
+    from bitplan.policies.realise import correct
 
     trained = load_hybrid(config(), QUIET)
     images = trained.data.calibration_x
@@ -249,7 +250,7 @@ def test_simulated_and_replaced_modules_agree(folder: Path) -> None:
     for leaf in trained.leaves:
         variant = Variant("int8") if leaf.name in ("stem.0", "depthwise", "classify") else Variant("binary", "u2")
         inputs = leaf_inputs(trained.runner, leaf, images)
-        encoded[leaf.name] = recovered(leaf, variant, held[leaf.name], inputs, inputs)
+        encoded[leaf.name] = recovered(leaf, variant, held[leaf.name], inputs, inputs, [correct])
         twins[leaf.module] = Twin(leaf_simulator(leaf), encoded[leaf.name], held[leaf.name])
     ranges: dict[str, dict[str, Range]] = {f"{name}.input": ranges for name, ranges in held.items()}
     artifact = pack_artifact(trained.network, trained.weights, encoded, ranges)
