@@ -1,8 +1,8 @@
 """Whether a device profile still holds: what has changed on its machine since it was recorded.
 
-A profile of another machine is not stale: nobody here can tell. One of this machine is, where its kernels have been
-replaced (their version is part of the fingerprint), where another level of them is in use, or where the processor's
-frequency is governed by another policy.
+A profile is stale where other kernels are installed here than it was timed with (their version is part of the
+fingerprint), whatever machine it is of. One of this machine is, too, where another level of them is in use, or where the
+processor's frequency is governed by another policy; of another machine nobody here can tell.
 """
 
 from __future__ import annotations
