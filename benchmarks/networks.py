@@ -25,6 +25,7 @@ from bitplan.encodings import EncodedLayer
 from bitplan.example import PREPROCESSING, example_data, example_module
 from bitplan.formats import Ranges
 from bitplan.network import Network, Preprocessing
+from bitplan.profiles.metrics import divergence, log_probabilities
 from bitplan.simulate import Simulator
 
 CALIBRATION = 512
@@ -140,6 +141,19 @@ def simulated(
     first = simulator.network.outputs[0]
     parts = [simulator.outputs(images[i : i + batch], layers, ranges)[first] for i in range(0, len(images), batch)]
     return np.concatenate([part.numpy() for part in parts])
+
+
+def figures_of(
+    reference: NDArray[np.float32], outputs: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, float]:
+    """How far outputs [N, classes] are from those of full precision, and how often both are right."""
+    chosen, full = outputs.argmax(1), reference.argmax(1)
+    return {
+        "kl": float(divergence(log_probabilities(reference), log_probabilities(outputs)).mean()),
+        "accuracy": float((chosen == labels).mean()),
+        "agreement": float((chosen == full).mean()),
+        "full_precision": float((full == labels).mean()),
+    }
 
 
 def example() -> Case:

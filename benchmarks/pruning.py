@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks import Case, cases, simulated
+from networks import Case, cases, figures_of, simulated
 
+from bitplan.atomic_file import write_atomically
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.network import Network
@@ -35,7 +36,6 @@ from bitplan.policies.realise.reconstruct import NO_GRID, aim
 from bitplan.policies.realise.recover import split
 from bitplan.policies.realise.rounding import Problem
 from bitplan.policies.realise.subject import Recovery, Subject
-from bitplan.profiles.metrics import divergence, log_probabilities
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, Variant
 
@@ -98,12 +98,7 @@ def measure(case: Case, text: str, rules: list[str], test_images: int) -> list[R
             test, labels = case.test[:test_images], case.labels[:test_images]
             reference = simulated(simulator, test, case.batch)
             outputs = simulated(simulator, test, case.batch, found.layers, ranges)
-            row |= {
-                "kl": float(divergence(log_probabilities(reference), log_probabilities(outputs)).mean()),
-                "accuracy": float((outputs.argmax(1) == labels).mean()),
-                "full_precision": float((reference.argmax(1) == labels).mean()),
-                "test_images": len(test),
-            }
+            row |= figures_of(reference, outputs, labels) | {"test_images": len(test)}
         rows.append(row)
         measured = f"  KL {row['kl']:.4f}  {100 * row['accuracy']:.2f} %" if test_images else ""
         print(
@@ -128,7 +123,7 @@ def main() -> None:
         for text in arguments.variants.split(","):
             rows += measure(replaced(case, arguments.calibration), text, arguments.rules.split(","), arguments.images)
             if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+                write_atomically(arguments.json, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def replaced(case: Case, calibration: int | None) -> Case:

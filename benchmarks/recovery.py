@@ -19,14 +19,14 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from networks import Case, cases, data_folder, images, simulated
+from networks import Case, cases, data_folder, figures_of, images, simulated
 from numpy.typing import NDArray
 
+from bitplan.atomic_file import write_atomically
 from bitplan.optimizer.plan import uniform_variants
 from bitplan.policies.menu import menu_for
 from bitplan.policies.policy_file import read_policy
 from bitplan.policies.realise import recover
-from bitplan.profiles.metrics import divergence, log_probabilities
 from bitplan.recovery_names import DEFAULT_RANGES, STEPS, steps_named
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
@@ -78,10 +78,7 @@ def measure(
                 "ranges": ranges,
                 "step": found.gains[-1].step,
                 "held_back_loss": found.gains[-1].held_back_loss,
-                "kl": float(divergence(log_probabilities(reference), log_probabilities(outputs)).mean()),
-                "accuracy": float((outputs.argmax(1) == case.labels).mean()),
-                "agreement": float((outputs.argmax(1) == reference.argmax(1)).mean()),
-                "full_precision": float((reference.argmax(1) == case.labels).mean()),
+                **figures_of(reference, outputs, case.labels),
                 "calibration_images": len(case.calibration),
                 "test_images": len(case.test),
                 "processor_seconds": seconds,
@@ -121,7 +118,7 @@ def main() -> None:
             for ranges in arguments.ranges.split(","):
                 rows += measure(chosen(case, arguments.images, arguments.calibration), policy, steps, ranges)
                 if arguments.json:
-                    arguments.json.write_text(json.dumps(rows, indent=1))
+                    write_atomically(arguments.json, json.dumps(rows, indent=1).encode())
 
 
 if __name__ == "__main__":

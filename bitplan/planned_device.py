@@ -34,8 +34,7 @@ def planned_device(
         machine = profile.fingerprint
         reporter.say(f"planning ahead for {escape(machine.cpu)} at the level {escape(machine.isa)}")
     keys = all_keys(network, menu, config.threads, config.batch)
-    known = profile.entries.keys()
-    if keys <= known and not profile.missing(keys):
+    if not profile.missing(keys):
         return profile
     from bitplan.profiles.estimates import completed  # here, because it takes long to load and most plans need it not
 

@@ -22,7 +22,7 @@ from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
 from bitplan.encodings.bits import packed_size
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.level_stream import decode, encode, lanes_for
-from bitplan.encodings.levels import LevelEncoding
+from bitplan.encodings.levels import ExtraLevels
 from bitplan.encodings.rate_distortion import Census, quantise_at_rate, shrink
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.network import WeightShape
@@ -34,7 +34,7 @@ LEAST_BITS = 0.05
 """With fewer per weight, a small file could ask for very much memory."""
 
 
-class Coded(LevelEncoding):
+class Coded(ExtraLevels):
     name: ClassVar[str] = "coded"
     number: ClassVar[int] = 8
     top: ClassVar[int] = 127
@@ -114,18 +114,6 @@ class Coded(LevelEncoding):
         capacity = ceil(rows.size * variant.parameter("bits") / 8)
         levels, scale = quantise_at_rate(rows.astype(np.float64), capacity, self.top)
         return levels, scale.astype(np.float32)
-
-    def code_bytes(self, count: int) -> int:
-        return 0  # all of them lie in the extra part, whose size depends on the variant
-
-    def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
-        return b""
-
-    def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
-        return np.zeros(count, np.int8)
-
-    def resident_code_bytes(self, count: int) -> int:
-        return count
 
     def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
         return self.capacity(shape, variant)

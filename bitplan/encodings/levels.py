@@ -164,6 +164,22 @@ class UniformEncoding(LevelEncoding):
         return np.asarray(2 * unpack_bits(data, count, self.bits) - (2**self.bits - 1), np.int8)
 
 
+class ExtraLevels(LevelEncoding):
+    """Levels that lie in the extra part, since their size depends on the variant, and take a byte each in memory."""
+
+    def code_bytes(self, count: int) -> int:
+        return 0
+
+    def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
+        return b""
+
+    def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
+        return np.zeros(count, np.int8)
+
+    def resident_code_bytes(self, count: int) -> int:
+        return count
+
+
 def best_scale(
     rows: FloatArray, top: int, round_to_levels: Callable[[FloatArray], FloatArray]
 ) -> tuple[NDArray[np.int8], FloatArray]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bitplan.encodings.base import EncodedLayer, FloatArray, halves, padded, round_to_half
 from bitplan.encodings.float32 import Float32
 from bitplan.encodings.grid import Grid
-from bitplan.encodings.levels import LevelEncoding, best_scale
+from bitplan.encodings.levels import ExtraLevels, best_scale
 from bitplan.encodings.mask import kept_count, largest, mask_size, pack_mask, stored_positions, unpack_mask
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
@@ -38,7 +38,7 @@ def kept_weights(shape: WeightShape, variant: Variant) -> int:
     return kept_count(shape.count, variant.parameter("kept"))
 
 
-class Pruned(LevelEncoding):
+class Pruned(ExtraLevels):
     """Behind the biases: [level i8 x kept][mask], both in stream order."""
 
     name: ClassVar[str] = "pruned"
@@ -63,18 +63,6 @@ class Pruned(LevelEncoding):
         return kept_weights(layer.shape, layer.variant)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
-
-    def code_bytes(self, count: int) -> int:
-        return 0  # all of them lie in the extra part, whose size depends on the variant
-
-    def pack_codes(self, levels: NDArray[np.int8]) -> bytes:
-        return b""
-
-    def unpack_codes(self, data: bytes, count: int) -> NDArray[np.int8]:
-        return np.zeros(count, np.int8)
-
-    def resident_code_bytes(self, count: int) -> int:
-        return count
 
     def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
         kept = kept_weights(shape, variant)

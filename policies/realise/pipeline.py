@@ -66,8 +66,9 @@ def realise(
 ) -> Realisation:
     """Carries out one variant per layer with the help of raw calibration images [N, C, H, W].
 
-    `ranges` are calibrated by `method` (range_methods.py) if not given. If the values of all images do not fit into `memory` bytes, recovery uses
-    as many images as do; a channel's statistics come from all pixels, so large images need fewer of them.
+    `ranges` are calibrated by `method` (range_methods.py) if not given. If the values of all images do not fit into
+    `memory` bytes, recovery uses as many images as do; a channel's statistics come from all pixels, so large images need
+    fewer of them.
     Layers that are in `finished` are taken from there, others are put there once they are recovered.
     With every layer float32 the network stays bit-identical. Raises UsageError for a missing or unknown layer.
     """
