@@ -17,11 +17,16 @@ TOLERANCE = 1e-6
 """By what share GSCIP's bound may be off."""
 
 
+def fits(problem: Problem) -> bool:
+    """Whether the problem has one objective, and no limit with pair costs."""
+    return len(problem.objectives) == 1 and not any(resource.pairs for resource in problem.limited)
+
+
 def solve(problem: Problem, time_limit: float) -> Solution:
-    """Raises ValueError for limits with pair costs, and for several resources in the objective."""
-    begin = time.perf_counter()
-    if len(problem.objectives) > 1 or any(resource.pairs for resource in problem.limited):
+    """Raises ValueError for a problem that does not fit."""
+    if not fits(problem):
         raise ValueError("GSCIP is only asked for one quadratic objective under linear limits")
+    begin = time.perf_counter()
     model, objective = mathopt.Model(), problem.objectives[0]
     choices = [[model.add_binary_variable() for _ in group.options] for group in problem.groups]
     for options in choices:

@@ -89,6 +89,9 @@ def main() -> None:
     )
     for instance in arguments.instances:
         for name in names:
+            if name == "gscip" and not gscip.fits(problem_named(instance)):
+                print(f"| {Path(instance).stem} | {name} | not for limits with pair costs | | | | |", flush=True)
+                continue
             records.append(record(instance, name, arguments.time_limit, arguments.seed))
             print(row(records[-1]), flush=True)
             if arguments.json is not None:
