@@ -20,7 +20,7 @@ from bitplan.profiles.fingerprint import this_machine
 from bitplan.profiles.library import SUFFIX, default_path, profile_path, stored_profiles
 from bitplan.profiles.staleness import standing, this_machine_if_known
 from bitplan.profiles.steps import StepKey, all_keys
-from bitplan.profiles.survey import survey_network
+from bitplan.profiles.survey import survey_networks
 from bitplan.profiling import device_profile, known_or_timed
 from bitplan.progress import Reporter
 from bitplan.workflow import NETWORK
@@ -29,7 +29,7 @@ CLOSE = 0.15
 """The relative error up to which an estimate counts as close."""
 
 
-def record(networks: Sequence[Path], config: Config, reporter: Reporter) -> dict[str, Any]:
+def record(paths: Sequence[Path], config: Config, reporter: Reporter) -> dict[str, Any]:
     """Times what the library's profile of this machine lacks: the steps of the networks that are named, else of the
     configured model, else of the survey's typical layers. All that the profile then knows is written to `output`
     too, if one is given. What `--json` prints. Raises UsageError for an output that is no .arrow file."""
@@ -37,8 +37,8 @@ def record(networks: Sequence[Path], config: Config, reporter: Reporter) -> dict
     output = None if config.output == Config().output else config.output
     if output is not None and output.suffix != SUFFIX:
         raise UsageError(f"the output {output} must be a file {SUFFIX}, such as my-board{SUFFIX}")
-    if networks:
-        for path in networks:
+    if paths:
+        for path in paths:
             network = network_named(path)
             profile = known_or_timed(network, _menu(network, config), config, reporter, what=f"kernels for {path}")
     elif config.model is not None:
@@ -46,8 +46,10 @@ def record(networks: Sequence[Path], config: Config, reporter: Reporter) -> dict
 
         profile = device_profile(load_trained(config, reporter), config, reporter)
     else:
-        network = survey_network()
-        profile = known_or_timed(network, _menu(network, config), config, reporter, what="typical layers")
+        networks = survey_networks()
+        for number, network in enumerate(networks, 1):
+            what = f"typical layers, {number} of {len(networks)}"
+            profile = known_or_timed(network, _menu(network, config), config, reporter, what=what)
     if output is not None:
         profile.save(output)
     return {"device_profile": str(output or library), "library": str(library), **summary(profile)}

@@ -17,6 +17,8 @@ LANES = 16
 """Output channels of a block of weights in every kernel."""
 PANEL = 64
 """Output channels of a panel, and bytes of a row of tiles."""
+STEP = 4
+"""Weights of an output that one instruction multiplies; other numbers of them take a slower way in products of one row."""
 LEAST_RUN = 16
 """Channels below which a convolution's rows are packed rather than addressed."""
 CHEAP_ACTIVATIONS = (IDENTITY.kind, "clamp")
@@ -36,15 +38,15 @@ def terms(shape: StepShape) -> tuple[float, ...]:
     k = channels * taps
     weights = _up(n, LANES) * k
     if m == 1:
-        return 1.0, weights, n, k, _up(n, PANEL) * _up(k, PANEL), residual, curved
+        return 1.0, weights, n, k, _up(n, PANEL) * _up(k, PANEL), weights * (k % STEP > 0), residual, curved
     in_place = taps == 1 and not shape.strided
-    packed = not in_place and (channels < LEAST_RUN or channels % 4 > 0)
+    packed = not in_place and (channels < LEAST_RUN or channels % STEP > 0)
     addressed = not in_place and not packed
     copied = addressed and channels % PANEL > 0
     return (
         1.0,
         _up(m, LANES) * _up(k, PANEL) * _up(n, LANES),
-        m * _up(k, 4) * _up(n, 2 * LANES),
+        m * _up(k, STEP) * _up(n, 2 * LANES),
         m * _up(n, LANES),
         weights,
         m * _up(k, PANEL),
@@ -67,7 +69,7 @@ def coordinates(shape: StepShape) -> tuple[float, ...]:
         return log(n), log(m), log(taps), float(shape.strided), log(_up(n, PANEL) / n)
     k = channels * taps
     if m == 1:
-        return log(n), log(k), log(_up(n, LANES) / n), log(_up(k, PANEL) / k)
+        return log(n), log(k), log(_up(n, LANES) / n), log(_up(k, PANEL) / k), float(k % STEP > 0)
     waste = log(_up(n, PANEL) / n), log(_up(channels, PANEL) / channels)
     return log(_up(n, LANES)), log(_up(k, PANEL)), log(m), log(prod(shape.inputs[0])), log(taps), *waste
 
