@@ -240,16 +240,20 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
 def load_config(path: Path) -> dict[str, Any]:
     """What a configuration file gives, checked key by key; keys without a value are left out.
     Raises UsageError naming the file and the key."""
-    found: dict[str, Any] = {}
-    for key, value in read_mapping_file(path).items():
+    given = read_mapping_file(path)
+    try:
+        return read_values(given)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def read_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by key as a configuration file has them, checked one by one; those that are None are left out. Raises
+    UsageError naming the key."""
+    for key in given:
         if key not in READERS:
-            raise UsageError(f"{path}: unknown key {key!r}; {suggestion(key, READERS, 'known keys')}")
-        if value is not None:
-            try:
-                found[key] = READERS[key](key, value)
-            except UsageError as error:
-                raise UsageError(f"{path}: {error}") from None
-    return found
+            raise UsageError(f"unknown key {key!r}; {suggestion(key, READERS, 'known keys')}")
+    return {key: READERS[key](key, value) for key, value in given.items() if value is not None}
 
 
 def merge(options: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Config:

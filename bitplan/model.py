@@ -51,19 +51,25 @@ def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
             raise UsageError(
                 f"model {spec!r} returned a {type(module).__name__}; return a torch.nn.Module or (module, info dict)"
             )
+    return ready_model(module, info, f"model {spec!r}", weights)
+
+
+def ready_model(module: nn.Module, info: Mapping[str, Any], source: str, weights: Path | None = None) -> LoadedModel:
+    """The module made ready for use, with what `info` says of it (see `load_model`); `source` leads errors. Raises UsageError and
+    DataError."""
     module = module.cpu().float().eval().requires_grad_(False)
     if weights is not None:
         load_weights(module, weights)
-    check_finite(module, f"model {spec!r}" if weights is None else str(weights))
-    return LoadedModel(module, *_described(info, spec))
+    check_finite(module, source if weights is None else str(weights))
+    return LoadedModel(module, *_described(info, source))
 
 
-def _described(info: Mapping[str, Any], spec: str) -> tuple[Preprocessing | None, Shape | None]:
+def _described(info: Mapping[str, Any], source: str) -> tuple[Preprocessing | None, Shape | None]:
     """Preprocessing and input shape. Keys that we do not know are the user's business unless they look misspelt."""
     for key in info:
         hint = suggestion(str(key), INFO_KEYS)
         if key not in INFO_KEYS and hint.endswith("?"):
-            raise UsageError(f"model {spec!r}: unknown key {key!r} in its info; {hint}")
+            raise UsageError(f"{source}: unknown key {key!r} in its info; {hint}")
     shape: Shape | None = None
     try:
         if info.get("input_shape") is not None:
@@ -78,10 +84,10 @@ def _described(info: Mapping[str, Any], spec: str) -> tuple[Preprocessing | None
         )
         preprocessing = None if described == Preprocessing() else described
     except (TypeError, ValueError) as error:
-        raise UsageError(f"model {spec!r}: its info cannot be used: {error}") from None
+        raise UsageError(f"{source}: its info cannot be used: {error}") from None
     if preprocessing and preprocessing.mean and shape and len(preprocessing.mean) not in (1, shape[0]):
         raise UsageError(
-            f"model {spec!r}: mean has {len(preprocessing.mean)} values for {shape[0]} channels; give one per channel"
+            f"{source}: mean has {len(preprocessing.mean)} values for {shape[0]} channels; give one per channel"
         )
     return preprocessing, shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from bitplan.network import Network, Weights
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.progress import Reporter
 from bitplan.user_code import require_package
+
+if TYPE_CHECKING:
+    from bitplan.model import LoadedModel
 
 TORCH_BATCH_ELEMENTS = 4 << 20
 """Input elements of one torch call at most; keeps intermediate values of large images within memory."""
@@ -80,7 +83,13 @@ def load_trained(config: Config, reporter: Reporter) -> Trained:
         missing, given = ("model", "data") if config.model is None else ("data", "model")
         raise UsageError(f"--{given} is given without --{missing}; name both, or neither for the embedded example")
     with reporter.stage("loading and capturing the network"):
-        network, weights, data = _example(config) if is_example(config) else _user(config)
+        parts = _example(config) if is_example(config) else _user(config)
+    return trained_from(*parts, config, reporter)
+
+
+def trained_from(network: Network, weights: Weights, data: Dataset, config: Config, reporter: Reporter) -> Trained:
+    """A captured network with the menu that the configuration asks for. Raises UsageError for networks with several inputs,
+    DataError for labels that do not fit."""
     if len(network.inputs) != 1:
         raise UsageError(
             f"the network has the inputs {', '.join(node.name for node in network.inputs)}; the command line handles one "
@@ -113,19 +122,23 @@ def _user(config: Config) -> tuple[Network, Weights, Dataset]:
 
     assert config.model is not None
     assert config.data is not None
-    loaded = load_model(config.model, config.weights)
+    return captured(load_model(config.model, config.weights), config.data, config)
+
+
+def captured(loaded: LoadedModel, data: str | Mapping[str, Any], config: Config) -> tuple[Network, Weights, Dataset]:
+    """A model as a network, with its data: as `--data` names it, or arrays named as in an .npz file."""
+    import torch
+
+    from bitplan.capture import capture
+
     preprocessing = config.preprocessing_over(loaded.preprocessing)
-    data = load_data(
-        config.data,
+    dataset = load_data(
+        data,
         calibration=config.calibration_size,
         limit=config.test_size,
         seed=config.seed,
         preprocessing=preprocessing,
         input_shape=loaded.example_shape,
     )
-    import torch
-
-    from bitplan.capture import capture
-
-    network, weights = capture(loaded.module, torch.zeros(2, *data.shape), preprocessing=preprocessing)
-    return network, weights, data
+    network, weights = capture(loaded.module, torch.zeros(2, *dataset.shape), preprocessing=preprocessing)
+    return network, weights, dataset

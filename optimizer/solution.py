@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bitplan.html_table import html_facts
 from bitplan.optimizer.problem import Choices
 
 ROUNDING = 1e-9
@@ -40,6 +41,19 @@ class Solution:
             return None
         difference = self.objective - self.bound
         return difference / max(abs(self.objective), 1) if difference else 0.0
+
+    def _repr_html_(self) -> str:
+        return html_facts(
+            {
+                "status": str(self.status),
+                "objective": self.objective,
+                "bound": self.bound,
+                "gap": self.gap,
+                "seconds": self.seconds,
+                "solver": self.solver,
+                "choices": None if self.choices is None else " ".join(map(str, self.choices)),
+            }
+        )
 
 
 def from_parts(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitplan.compute import kernels_for
+from bitplan.html_table import html_facts, html_table
 from bitplan.targets import Targets
 from bitplan.variant import Variant
 
@@ -60,3 +61,9 @@ class Policy:
     @property
     def kernels(self) -> dict[str, str]:
         return {layer.name: layer.kernel for layer in self.layers}
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {name.replace("_", " "): value for name, value in self.predicted.items()}
+        facts |= {"solution": self.certificate.status, "gap": self.certificate.gap, "solver": self.certificate.solver}
+        rows = [(x.name, str(x.variant), x.kernel, x.bytes, x.latency_ms, x.loss) for x in self.layers]
+        return html_facts(facts) + html_table(("layer", "variant", "kernel", "bytes", "ms", "loss"), rows)

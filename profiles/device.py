@@ -8,6 +8,7 @@ scales predictions by `anchor then / anchor now`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.formats import derive_formats
+from bitplan.html_table import html_facts, html_table
 from bitplan.network import Network
 from bitplan.profiles.arrow_file import read_table, write_table
 from bitplan.profiles.device_schema import FORMAT, KEY_COLUMNS, LATENCY_COLUMNS, REMEDY, SCHEMA, UPGRADES, VERSION
@@ -66,6 +68,15 @@ class DeviceProfile:
     def __post_init__(self) -> None:
         if not self.anchor.median:
             raise ValueError("the anchor takes no time")
+
+    def _repr_html_(self) -> str:
+        machine = self.fingerprint
+        facts = {"CPU": machine.cpu, "level": machine.isa, "kernels": machine.kernel_version, "recorded": self.recorded}
+        kinds = Counter((key.variant, key.kernel) for key in self.entries)
+        rows = [(variant, kernel, count) for (variant, kernel), count in sorted(kinds.items())]
+        return html_facts(facts | {"anchor, ms": self.anchor.median * 1e3}) + html_table(
+            ("variant", "kernel", "steps"), rows
+        )
 
     def latency(self, key: StepKey) -> Latency:
         """Raises UsageError, naming the step and the remedy, if it was not measured."""

@@ -49,8 +49,15 @@ def load_function(spec: str, split: Split, input_shape: Sequence[int] | None = N
         arrays = {"x": found[0], "y": found[1]}
     else:
         arrays = {"x": found}
-    _layout(arrays, spec)
-    return from_arrays({name: _numpy(value) for name, value in arrays.items()}, spec, split, input_shape)
+    return from_named(arrays, spec, split, input_shape)
+
+
+def from_named(
+    arrays: Mapping[str, Any], source: str, split: Split, input_shape: Sequence[int] | None = None
+) -> Dataset:
+    """A Dataset from arrays or torch tensors. Raises DataError where they are not named as in `LAYOUTS`."""
+    _layout(arrays, source)
+    return from_arrays({name: _numpy(value) for name, value in arrays.items()}, source, split, input_shape)
 
 
 def from_arrays(

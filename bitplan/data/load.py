@@ -14,11 +14,11 @@ the network's size. How calibration and test images are chosen: split.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitplan.data.arrays import from_arrays, load_function, load_npz
+from bitplan.data.arrays import from_arrays, from_named, load_function, load_npz
 from bitplan.data.cifar import CIFAR10, CIFAR100, load_cifar
 from bitplan.data.dataset import DEFAULT_CALIBRATION, Dataset, Images, Labels
 from bitplan.data.folder import load_folder
@@ -39,7 +39,7 @@ FORMS = f"a file.npz, an image folder, pkg.mod:function, or {', '.join(f'{name}:
 
 
 def load_data(
-    spec: str,
+    spec: str | Mapping[str, Any],
     *,
     calibration: int = DEFAULT_CALIBRATION,
     limit: int | None = None,
@@ -47,7 +47,7 @@ def load_data(
     preprocessing: Preprocessing | None = None,
     input_shape: Sequence[int] | None = None,
 ) -> Dataset:
-    """Loads, checks and splits a data set.
+    """Loads, checks and splits a data set; arrays or torch tensors named as in an .npz file are taken as they are.
 
     calibration, limit: at most so many calibration and test images; seed: of the shuffle (split.py);
     preprocessing: resize and crop of image files; input_shape: the network's input (C, H, W), checked if given.
@@ -63,7 +63,11 @@ def load_training_data(
     return found.calibration_x, found.calibration_y
 
 
-def _load(spec: str, split: Split, preprocessing: Preprocessing | None, input_shape: Sequence[int] | None) -> Dataset:
+def _load(
+    spec: str | Mapping[str, Any], split: Split, preprocessing: Preprocessing | None, input_shape: Sequence[int] | None
+) -> Dataset:
+    if not isinstance(spec, str):
+        return from_named(spec, "data", split, input_shape)
     name, colon, rest = spec.partition(":")
     path = Path(spec)
     if colon and name in KNOWN_SETS:

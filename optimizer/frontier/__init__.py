@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.html_table import html_table
 from bitplan.network import Network
 from bitplan.optimizer.build_problem import BYTES, LATENCY, LOSS, Menu, Program
 from bitplan.optimizer.frontier.answer_log import AnswerLog
@@ -58,6 +59,17 @@ class Frontier:
     finished: bool
     seconds: float
     """Spent on solving, interrupted runs included."""
+
+    def _repr_html_(self) -> str:
+        columns = ("point", "file, bytes", "latency, ms", f"loss, {self.scale}", "gap", "")
+        return html_table(columns, map(_row, self.points))
+
+
+def _row(point: Point) -> tuple[object, ...]:
+    predicted = point.policy.predicted
+    figures = [predicted.get(name) for name in ("file_bytes", "latency_ms", "loss")]
+    said = f"dominated by {point.dominated_by}" if point.dominated_by else "efficient" if point.efficient else ""
+    return (point.name, *figures, point.policy.certificate.gap, said)
 
 
 def frontier(
