@@ -34,7 +34,6 @@ app.add_typer(profile_app, name="profile")
 @app.callback(invoke_without_command=True)
 @configured
 def optimize(
-    context: typer.Context,
     config: Config,
     reporter: Reporter,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the policy: nothing is carried out.")] = False,
@@ -49,8 +48,6 @@ def optimize(
     """
     if version:
         print(f"bitplan {__version__}")
-        return
-    if context.invoked_subcommand is not None:
         return
     from bitplan.workflow import optimise
 

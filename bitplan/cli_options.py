@@ -99,7 +99,8 @@ Verbose = Annotated[
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults."""
+    their place, the options over the configuration file over the defaults. A group that is given a sub-command does
+    nothing of its own."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
     shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items()]
@@ -111,15 +112,35 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def called(**given: Any) -> Any:
-        mine = {p.name: given.pop(p.name) for p in own}
+        context: typer.Context = given.pop("context")
+        if context.invoked_subcommand is not None:  # its own options count, read behind its name
+            _refuse_options_before(context)
+            return None
+        mine = {p.name: context if p.name == "context" else given.pop(p.name) for p in own}
         quiet, path = given.pop("quiet"), given.pop("config_file")
         logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
         return command(**mine, config=resolve(given, path), reporter=Reporter(quiet=quiet))
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "context"]
+    parameters.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     called.__signature__ = inspect.Signature([*parameters, *shared, *extra])  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared, *extra]}
     return called
+
+
+def given_by_user(context: typer.Context, name: str) -> bool:
+    """Whether an option of the running command stood on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_options_before(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        if parameter.name and given_by_user(context, parameter.name):
+            raise UsageError(
+                f"{parameter.opts[0]} stands before {context.invoked_subcommand}; options of `{context.command_path} "
+                f"{context.invoked_subcommand}` go behind it"
+            )
 
 
 def resolve(options: dict[str, Any], path: Path | None) -> Config:

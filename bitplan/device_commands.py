@@ -29,12 +29,11 @@ CLOSE = 0.15
 """The relative error up to which an estimate counts as close."""
 
 
-def record(paths: Sequence[Path], config: Config, reporter: Reporter) -> dict[str, Any]:
+def record(paths: Sequence[Path], output: Path | None, config: Config, reporter: Reporter) -> dict[str, Any]:
     """Times what the library's profile of this machine lacks: the steps of the networks that are named, else of the
     configured model, else of the survey's typical layers. All that the profile then knows is written to `output`
     too, if one is given. What `--json` prints. Raises UsageError for an output that is no .arrow file."""
     library = _library_path(config)
-    output = None if config.output == Config().output else config.output
     if output is not None and output.suffix != SUFFIX:
         raise UsageError(f"the output {output} must be a file {SUFFIX}, such as my-board{SUFFIX}")
     if paths:

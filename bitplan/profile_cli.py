@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bitplan.cli_options import Json, Quiet, configured
+from bitplan.cli_options import Json, Quiet, configured, given_by_user
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
@@ -20,13 +20,11 @@ Profile = Annotated[Path, typer.Argument(help="An .arrow file, or the name of a 
 
 @app.callback(invoke_without_command=True)
 @configured
-def profile(context: typer.Context, config: Config, reporter: Reporter, json_output: Json = False) -> None:
+def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
     """Measures this machine and this network, and stores both profiles and the network in the output folder.
 
     The sub-commands are about device profiles alone: files that travel from the machine they were recorded on to where
     plans are made."""
-    if context.invoked_subcommand is not None:
-        return
     from bitplan.atomic_file import write_atomically
     from bitplan.network_file import network_to_json
     from bitplan.planning_commands import HYBRID_PROFILES
@@ -55,6 +53,7 @@ def profile(context: typer.Context, config: Config, reporter: Reporter, json_out
 @app.command()
 @configured
 def device(
+    context: typer.Context,
     config: Config,
     reporter: Reporter,
     networks: Annotated[
@@ -69,7 +68,7 @@ def device(
     layers are timed, from which those of other networks are estimated."""
     from bitplan.device_commands import record
 
-    found = record(networks or (), config, reporter)
+    found = record(networks or (), config.output if given_by_user(context, "output") else None, config, reporter)
     where = found["device_profile"]
     reporter.say(
         f"{found['steps']} steps in {where}; plan with it, here or elsewhere: optimize plan FOLDER --device {where}"

@@ -59,6 +59,24 @@ def test_an_output_that_is_no_arrow_file_is_refused_before_anything_is_timed(com
     assert not (library / "library").exists()
 
 
+def test_a_configuration_file_does_not_stand_in_the_way(command: Any, library: Path) -> None:
+    (library / "optimize.yaml").write_text("output: results\n")
+    called = command(
+        "profile", "device", *MENU, "--json"
+    )  # the library alone: the file's output is a folder of results
+    assert called.code == 0, called.err
+    assert called.json["device_profile"] == called.json["library"]
+    (library / "optimize.yaml").write_text("no mapping")
+    assert command("profile", "list").code == 0
+
+
+def test_options_before_a_sub_command_are_refused(command: Any, library: Path) -> None:
+    called = command("profile", "--seed", "3", "device")
+    assert called.code == 2
+    assert "--seed stands before device" in called.err
+    assert "optimize profile device" in called.err
+
+
 def test_profiles_of_one_machine_merge_and_others_differ(command: Any, library: Path) -> None:
     assert command("profile", "device", *MENU, "-o", "board.arrow").code == 0
     timed = DeviceProfile.load(library / "board.arrow")
