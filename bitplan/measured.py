@@ -81,7 +81,7 @@ def recovered(trained: Trained, policy: Policy, config: Config, reporter: Report
             path.unlink(missing_ok=True)
     if found.gains:
         losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
-        reporter.say(f"loss on held-back calibration images: {losses}")
+        reporter.say(f"loss on held-back calibration images, outputs softened: {losses}")
     return found
 
 

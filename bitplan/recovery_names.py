@@ -29,8 +29,8 @@ DEFAULT_RANGES = MSE
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The loss on held-back calibration images after a step: KL to full precision, or the relative squared error where
-    the outputs are no scores. A step is kept if that fell."""
+    """The loss on held-back calibration images after a step: KL to full precision, both softened by a temperature of 3
+    (times its square), or the relative squared error where the outputs are no scores. A step is kept if that fell."""
 
     step: str
     held_back_loss: float

@@ -154,11 +154,12 @@ class Job:
 
 
 class Judge:
-    """The loss on held-back images against the network as it came; remembers the best realisation so far."""
+    """The loss on held-back images against the network as it came; remembers the best realisation so far. Outputs are softened,
+    as tuning softens them: a network is all but certain of calibration images that it was trained on."""
 
     def __init__(self, simulator: Simulator, held_back: Images) -> None:
         self.simulator, self.held_back = simulator, held_back
-        self.distance, self.batch = Distance(simulator.network, temperature=1.0), default_batch(simulator.network)
+        self.distance, self.batch = Distance(simulator.network), default_batch(simulator.network)
         self.gains: list[Gain] = []
         self.best = Realisation({}, {})
         """Of the calls so far."""
