@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find kernels/cpp -type f) CMakeLists.txt pyproject.toml
 TEST_FLAGS ?=
 
-.PHONY: demo test lint format bench sanitize clean
+.PHONY: demo test lint format bench sanitize dist clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/optimize --output demo-out
@@ -53,8 +53,15 @@ sanitize: $(VENV)/.test
 		$(SANITIZED_PYTHON) -m pytest --capture=sys $(TEST_FLAGS) tests/kernels \
 		--deselect tests/kernels/test_kernels_cpp.py::test_levels_share_no_code
 
+# Source distribution and wheel, the wheel built from the former, installed and used in an environment without torch.
+dist: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet build
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tests/packaging/check_distribution.py dist/*.whl
+
 clean:
-	rm -rf $(VENV) build demo-out bitplan-out
+	rm -rf $(VENV) build dist demo-out bitplan-out
 
 $(VENV)/.tools:
 	$(PYTHON) -m venv $(VENV)

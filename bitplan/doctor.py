@@ -42,7 +42,7 @@ def examine() -> dict[str, Any]:
     if findings["packages"]["torch"] is None:
         missing.append("torch: capturing and profiling networks need it: pip install 'bitplan[torch]'")
     try:
-        from bitplan.kernels import _runtime
+        from bitplan.kernels.compiled import _runtime
         from bitplan.profiles.fingerprint import this_machine
         from bitplan.profiles.library import default_path
 

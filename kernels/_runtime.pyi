@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 kernel_version: str
+version: str
+interface: int
 
 def isa_levels() -> list[str]: ...
 def all_isas() -> list[str]: ...

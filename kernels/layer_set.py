@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.errors import FileFormatError
-from bitplan.kernels import _runtime
+from bitplan.kernels.compiled import _runtime
 from bitplan.network import Conv2d, Linear, Shape, WeightShape
 
 

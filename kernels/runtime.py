@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.errors import DataError
-from bitplan.kernels import _runtime
 from bitplan.kernels._runtime import active_isa, all_isas, encodings, isa_levels, kernel_version
+from bitplan.kernels.compiled import _runtime
 from bitplan.network import Preprocessing, Shape
 
 RawArray = NDArray[np.uint8] | NDArray[np.float32]

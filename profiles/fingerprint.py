@@ -72,7 +72,9 @@ class Fingerprint:
 def this_machine(isa: str | None = None) -> Fingerprint:
     """The fingerprint of this machine with the kernels of an ISA level, by default the one that runtimes of this
     process use (the best, or what BITPLAN_ISA names)."""
-    from bitplan.kernels import _runtime  # here, because profiles of other machines are read where it is not built
+    from bitplan.kernels.compiled import (
+        _runtime,
+    )  # here, because profiles of other machines are read where it is not built
 
     info = _first_processor()
     model = info.get("model name") or platform.processor() or platform.machine()

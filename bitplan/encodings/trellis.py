@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.compiled import require_same_build
 from bitplan.encodings.xor_network import STEP, first_bits, steps_of
 
 
@@ -21,9 +22,10 @@ def nearest_registers(costs: NDArray[np.float32], rate: int, table: NDArray[np.u
     costs: float32 [count, 3], finite, of the levels -1, 0 and 1 for each weight; rate: sixteenths of a bit per step;
     table: `network_table`.
     """
-    from bitplan.encodings._trellis import nearest_registers as search  # planning does without compiled code
+    from bitplan.encodings import _trellis  # here, because planning does without compiled code
 
+    require_same_build(_trellis)
     steps = steps_of(len(costs))
     padded = np.zeros((steps * STEP, 3), np.float32)
     padded[: len(costs)] = costs
-    return search(padded, np.diff(first_bits(steps, rate), prepend=0), table)
+    return _trellis.nearest_registers(padded, np.diff(first_bits(steps, rate), prepend=0), table)

@@ -281,6 +281,8 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("encodings", encodings);
   module.def("decode_levels", decoded_levels, py::arg("data"), py::arg("rows"), py::arg("columns"), py::arg("top"));
   module.attr("kernel_version") = kKernelVersion;
+  module.attr("version") = BITPLAN_VERSION;
+  module.attr("interface") = BITPLAN_INTERFACE;
 }
 
 }  // namespace bitplan

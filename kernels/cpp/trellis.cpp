@@ -133,6 +133,8 @@ py::array_t<std::int64_t> nearest_registers(const Array<float>& costs, const Arr
 PYBIND11_MODULE(_trellis, module) {
   module.doc() = "The compiled part of bitplan.encodings.trellis.";
   module.def("nearest_registers", nearest_registers, py::arg("costs"), py::arg("shifts"), py::arg("table"));
+  module.attr("version") = BITPLAN_VERSION;
+  module.attr("interface") = BITPLAN_INTERFACE;
 }
 
 }  // namespace bitplan
