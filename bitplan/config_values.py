@@ -123,7 +123,9 @@ def choice(names: Sequence[str]) -> Callable[[str, Any], str]:
 
     def read(name: str, value: Any) -> str:
         if value not in names:
-            _refuse(name, value, f"it must be one of {', '.join(names)}; {suggestion(str(value), names, 'known')}")
+            meant = suggestion(str(value), names)
+            hint = f"; {meant}" if meant.endswith("?") else ""
+            _refuse(name, value, f"it must be one of {', '.join(names)}{hint}")
         return str(value)
 
     return read

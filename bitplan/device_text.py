@@ -66,7 +66,9 @@ def profile_tables(found: Mapping[str, Any]) -> Group:
     parts: list[Table | Text] = [machine, kinds]
     if "network" in found:
         parts.append(_coverage(found["network"]))
-    if "accuracy" in found:
+    if "accuracy" in found and not found["accuracy"]:
+        parts.append(Text("too few shapes were timed to tell how well others are estimated"))
+    elif "accuracy" in found:
         accuracy = _table(
             "estimates of layers, each without its shape", "kernel", "steps", "error", "of 90 %", "within 15 %"
         )

@@ -71,10 +71,11 @@ def read_table(
         raise refuse(f"is not a readable Arrow file ({error})") from error
     if header.get("format") != form:
         raise refuse(f"is a {header.get('format')!r}, not a {form}")
-    if header.get("version") in (upgrades or {}):
-        table = (upgrades or {})[header["version"]](table)
-    elif header.get("version") != version:
-        raise refuse(f"has version {header.get('version')!r}; this bitplan reads version {version}")
+    found = header.get("version")
+    if isinstance(found, int) and found in (upgrades or {}):
+        table = (upgrades or {})[found](table)
+    elif found != version:
+        raise refuse(f"has version {found!r}; this bitplan reads version {version}")
     if not table.schema.equals(schema):
         raise refuse(f"has columns {table.schema.names}, not {schema.names}, or other types")
     if any(column.null_count for column in table.columns):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -169,6 +170,7 @@ def rows(**changed: list[object]) -> pa.Table:
     [
         (rows(), header(), "loss profile", 1, "is a 'loss profile'"),
         (rows(), header(), "device profile", 1, "has version 1; this bitplan reads version 3"),
+        (rows(), header(), "device profile", [2], r"has version \[2\]; this bitplan reads version 3"),
         (rows().drop_columns(["low"]), header(), "device profile", 3, "has columns"),
         (rows(median=[float("nan")]), header(), "device profile", 3, "impossible entry"),
         (rows(median=[-1.0]), header(), "device profile", 3, "impossible entry"),
@@ -188,7 +190,7 @@ def rows(**changed: list[object]) -> pa.Table:
     ],
 )
 def test_a_well_formed_file_with_impossible_content_is_refused(
-    table: pa.Table, head: dict[str, object], form: str, version: int, reason: str, tmp_path: Path
+    table: pa.Table, head: dict[str, object], form: str, version: Any, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "device.arrow"
     write_table(path, rows(), header(), "device profile", 3)
