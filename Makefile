@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find kernels/cpp -type f) CMakeLists.txt pyproject.toml
 TEST_FLAGS ?=
 
-.PHONY: demo test lint format bench sanitize dist clean
+.PHONY: demo test lint format bench sanitize dist docs clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/optimize --output demo-out
@@ -18,6 +18,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.cpp' '*.h' '*.inc')
 
 format: $(VENV)/.lint
@@ -53,6 +54,9 @@ sanitize: $(VENV)/.test
 		$(SANITIZED_PYTHON) -m pytest --capture=sys $(TEST_FLAGS) tests/kernels \
 		--deselect tests/kernels/test_kernels_cpp.py::test_levels_share_no_code
 
+docs: $(VENV)/.lint
+	$(BIN)/mkdocs build --quiet
+
 # Source distribution and wheel, the wheel built from the former, installed and used in an environment without torch.
 dist: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet build
@@ -78,5 +82,5 @@ $(VENV)/.test: $(VENV)/.runtime
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,lint]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,docs,lint]"
 	touch $@

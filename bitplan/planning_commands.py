@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiling import stored_loss_profile
 from bitplan.progress import Reporter
+from bitplan.result import targets_json
+from bitplan.targets import Targets
 from bitplan.workflow import NETWORK, check_output
 
 HYBRID_PROFILES = "of --hybrid hold for one module and machine and are kept by the main job"
@@ -133,11 +135,15 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
 
 
 def policy_named(path: Path) -> Policy:
-    """The policy of a file, or of a point of a frontier: `out/frontier.arrow#p07`. Raises as `read_policy` and
+    """The policy of a file, or of a point of a frontier: `out/frontier.arrow#p07`. The limits that a point was found under are
+    nobody's targets: they stand in its settings, beside the certificate that holds for them. Raises as `read_policy` and
     `read_point`."""
     file, mark, name = str(path).rpartition("#")
     if mark and not path.exists():
-        return read_point(Path(file), name)
+        policy = read_point(Path(file), name)
+        return replace(
+            policy, targets=Targets(), settings={**policy.settings, "solved_for": targets_json(policy.targets)}
+        )
     if path.suffix == ".arrow":
         raise UsageError(f"{path} holds many policies; name one of its points, for example {path}#p01")
     return read_policy(path)

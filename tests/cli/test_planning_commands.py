@@ -67,7 +67,7 @@ def test_a_frontier_from_stored_profiles_and_a_point_of_it_carried_out(
         "realise", f"stored/frontier.arrow#{name}", "--model", "tiny_network:build", "--data", "data.npz", "-o", "out",
         "--json",
     )  # fmt: skip
-    assert realised.code in (0, 4), realised.err
+    assert realised.code == 0, realised.err  # nobody asked for limits
     assert realised.json["file_bytes"] == ours[1]["file_bytes"]
     assert policy_hash(read_policy(folder / "out" / "policy.json")) == policy_hash(stored.points[1].policy)
     unknown = command("realise", "stored/frontier.arrow#p99")
