@@ -18,7 +18,21 @@ from functools import cache
 
 import numpy as np
 
-from bitplan.network import RELU, RELU6, Activation, Conv2d, Input, Linear, Mean, Network, Node
+from bitplan.network import (
+    RELU,
+    RELU6,
+    Activation,
+    Add,
+    AveragePool,
+    Concat,
+    Conv2d,
+    Input,
+    Linear,
+    MaxPool,
+    Mean,
+    Network,
+    Node,
+)
 
 SILU = Activation("silu")
 DEPTHWISE = "d"
@@ -59,6 +73,12 @@ ROWS: tuple[tuple[int, ...], ...] = (
 """Chains of linear layers by their features."""
 
 
+KNOTS: tuple[tuple[int, int], ...] = (
+    *((8, 56), (16, 112), (16, 32), (24, 28), (32, 56), (40, 14), (48, 48), (64, 56)),
+    *((64, 16), (96, 28), (128, 28), (128, 8), (192, 14), (256, 14), (320, 8), (512, 6)),
+)
+"""Channels and height of values that residuals, pools, concatenations and conversions between formats work on."""
+
 DRAWN = 80
 """Layers drawn at random, each behind another one."""
 ROWS_DRAWN, GROUPED_DRAWN = 0.25, 0.25
@@ -97,9 +117,25 @@ def _chains() -> Iterator[Chain]:
         for place, features in enumerate(others):
             nodes.append(Node(f"linear{number}.{place}", Linear(RELU), (nodes[-1].name,), (features,)))
         yield nodes
+    for number, (channels, side) in enumerate(KNOTS):
+        yield _knot(f"knot{number}", channels, side)
     random = np.random.default_rng(SEED)
     for number in range(DRAWN):
         yield _drawn(random, number)
+
+
+def _knot(name: str, channels: int, side: int) -> Chain:
+    """Every common operation without weights, between layers that may read and write different formats."""
+    image = Node(name, Input(), (), (channels, side, side))
+    first = _convolution(f"{name}.first", image, f"{channels}x1", RELU)
+    second = _convolution(f"{name}.second", first, f"{channels}x1", RELU)
+    total = Node(f"{name}.add", Add(RELU), (first.name, second.name), first.shape)
+    half = (channels, side // 2, side // 2)
+    largest = Node(f"{name}.largest", MaxPool((3, 3), (2, 2), (1, 1, 1, 1)), (total.name,), half)
+    average = Node(f"{name}.average", AveragePool((2, 2), (2, 2)), (total.name,), half)
+    both = Node(f"{name}.both", Concat(), (largest.name, average.name), (2 * channels, *half[1:]))
+    last = _convolution(f"{name}.last", both, f"{channels}x1", RELU)
+    return _classified([image, first, second, total, largest, average, both, last], f".{name}", 10)
 
 
 def _drawn(random: np.random.Generator, number: int) -> Chain:
