@@ -67,9 +67,9 @@ $(VENV)/.runtime: $(VENV)/.tools $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,study]"
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,lint]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,study,lint]"
 	touch $@

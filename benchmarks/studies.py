@@ -30,15 +30,16 @@ from against_peers import machine_folder
 from optuna.trial import TrialState
 
 from bitplan.atomic_file import write_atomically
+from bitplan.errors import BitplanError
 from bitplan.optimizer.study import loaded_study, open_storage
 from bitplan.policies.policy_file import policy_hash, read_policy
 from bitplan.studies.files import StudyFile
 
 ROOT = Path(__file__).resolve().parents[1]
-MENU = ("--encodings", "int8,int4,int2,ternary,binary,apb", "--recovery", "fast", "--loss-size", "128")
+MENU = ("--encodings", "int8,int4,int3,int2,ternary,binary,apb", "--recovery", "fast", "--loss-size", "128")
 KNOBS = (
     "encodings=menu,integers,low-bit,int8+int4+int2",
-    "kept=menu,0.03,0.08",
+    "kept=menu,0.02,0.04",
     "estimator=tempered,separable,hessian-trace",
     "recovery=fast,none",
     "calibration_size=64..384:64",
@@ -74,7 +75,7 @@ def trials(folder: Path) -> list[Any]:
         file = StudyFile.load(place)
         found: list[Any] = loaded_study(open_storage(file.storage), file.name).get_trials(deepcopy=False)
         return found
-    except Exception:  # it is being made
+    except BitplanError:  # it is being made
         return []
 
 

@@ -116,6 +116,10 @@ class Prepared:
     workers: Workers
     folder: Path
 
+    def wanted(self, asked: Asked) -> int:
+        """Trials in all; not more than there can be."""
+        return min(asked.trials, self.plan.points or asked.trials)
+
 
 def prepared(config: Config, asked: Asked, reporter: Reporter) -> Prepared:
     """Loads the network, fixes device profile and limits, and opens the storage. What was fixed by an earlier call for the
@@ -153,6 +157,13 @@ def prepared(config: Config, asked: Asked, reporter: Reporter) -> Prepared:
 def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     """The whole command; what `--json` prints."""
     ready = prepared(config, asked, reporter)
+    try:
+        return _run(ready, config, asked, reporter)
+    finally:
+        ready.workers.close()
+
+
+def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     study = begun(ready.plan, ready.place, ready.workers)
     StudyFile(asked.name, ready.place.url, asked.objectives).save(ready.folder)
     knobs = ", ".join(knob.name for knob in ready.plan.knobs)
@@ -161,12 +172,11 @@ def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
         f"study {asked.name}: {', '.join(asked.objectives)} by {knobs}; each trial is fitted to at most "
         f"{len(data.calibration_x)} calibration images and measured on {len(data.test_x)} others"
     )
-    wanted = min(asked.trials, ready.plan.points or asked.trials)
-    if wanted < asked.trials:
-        reporter.say(f"the knobs have {wanted} combinations; more trials would repeat them")
+    if ready.wanted(asked) < asked.trials:
+        reporter.say(f"the knobs have {ready.wanted(asked)} combinations; more trials would repeat them")
     others = _started(config, asked)
     try:
-        finished = _worked(ready, study, wanted, asked, reporter)
+        finished = _worked(ready, study, asked, reporter)
     except BaseException:
         for process in others:
             process.terminate()
@@ -174,7 +184,6 @@ def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     finally:
         for process in others:
             process.join()
-        ready.workers.close()
     if any(process.exitcode for process in others):
         reporter.say("[yellow]a worker ended with an error; the others have done its trials[/]")
     if not finished:
@@ -182,8 +191,9 @@ def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     return summary(rows_of(study, asked.objectives), asked.objectives, ready.trials, ready.folder, ready.place.url)
 
 
-def _worked(ready: Prepared, study: Any, trials: int, asked: Asked, reporter: Reporter) -> bool:
+def _worked(ready: Prepared, study: Any, asked: Asked, reporter: Reporter) -> bool:
     """This worker's part."""
+    trials = ready.wanted(asked)
     with reporter.stage(f"study {asked.name}") as report:
         done = 0
 
@@ -226,7 +236,7 @@ def _other(config: Config, asked: Asked) -> None:
     try:
         ready = prepared(config, asked, reporter)
         study = begun(ready.plan, ready.place, ready.workers)
-        _worked(ready, study, min(asked.trials, ready.plan.points or asked.trials), asked, reporter)
+        _worked(ready, study, asked, reporter)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

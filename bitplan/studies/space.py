@@ -25,7 +25,7 @@ from bitplan.targets import Targets
 from bitplan.variant import F32, FORMATS, Variant
 
 MENU = "menu"
-"""The value of a knob that leaves the menu as it is."""
+"""The value of a knob that leaves the command's own menu as it is."""
 AND = "+"
 """Between the parts of one value."""
 ENCODINGS, KEPT, ACTIVATIONS, ESTIMATOR, RECOVERY, RANGE_METHOD = (
@@ -132,14 +132,14 @@ KINDS: Mapping[str, Kind] = {
     ENCODINGS: Kind(
         "the menu: encodings, variants and presets, joined by +",
         _entries,
-        lambda config: AND.join(config.encodings) or MENU,
+        lambda config: MENU,
         lambda config: None if config.encodings else Choices((MENU, "integers", "low-bit")),
     ),
     KEPT: Kind(
         "fractions that apb keeps, joined by +, in place of the menu's",
         _kept,
         lambda config: MENU,
-        lambda config: Choices((MENU, 0.005, 0.03, 0.08)) if _has_apb(config) else None,
+        lambda config: Choices((MENU, 0.005, 0.02, 0.04)) if _has_apb(config) else None,
     ),
     ACTIVATIONS: Kind("formats of activations: u8, u4, u2, u1, joined by +", _formats, lambda config: MENU),
     ESTIMATOR: Kind(
@@ -232,11 +232,11 @@ class Space:
         )
 
     def _entries(self, settings: Settings) -> tuple[str, ...] | None:
-        """The entries of the menu behind `encodings` and `kept`; None for the usual menu."""
-        named, kept = str(settings.get(ENCODINGS, AND.join(self.config.encodings) or MENU)), settings.get(KEPT, MENU)
-        entries = None if named == MENU else named.split(AND)
+        """The entries of the menu behind `encodings` and `kept`; None for the default menu."""
+        named, kept = str(settings.get(ENCODINGS, MENU)), settings.get(KEPT, MENU)
+        entries = self.config.encodings or None if named == MENU else tuple(named.split(AND))
         if kept == MENU:
-            return None if entries is None else tuple(entries)
+            return entries
         shares = [float(f"{float(part):.3g}") for part in str(kept).split(AND)]
         found = [
             changed
@@ -292,7 +292,8 @@ def _planner(name: str, config: Config, images: int) -> Value:
         return MENU
     if name.startswith(OPTION):
         option = name.removeprefix(OPTION)
-        found: Value = getattr(parse_settings(config.finetune_options, epochs=max(config.finetune, 1)), option)
+        used = parse_settings(config.finetune_options, epochs=max(config.finetune, 1))
+        found: Value = used.rate if option == "learning_rate" else getattr(used, option)
         return str(found).lower() if isinstance(found, bool) else found
     return images if name == CALIBRATION else KINDS[name].planner(config)
 

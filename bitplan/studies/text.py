@@ -16,7 +16,8 @@ def line(row: Row, best: Sequence[Row]) -> str:
     """What a trial came to."""
     name = "the planner's own solution" if row.planner else f"trial {row.number}"
     if row.state != "complete":
-        return f"  {name}: {row.state} [dim]({escape(row.reason)})[/]"
+        reason = (row.reason.splitlines() or [""])[0]
+        return f"  {name}: {row.state} [dim]({escape(reason)})[/]"
     figures = _figures(row)
     broken = "" if row.counts else f" [yellow](over the limit on {', '.join(_broken(row))})[/]"
     good = " [green]best so far[/]" if any(other.number == row.number for other in best) else ""

@@ -74,7 +74,11 @@ class Knob:
 
     @classmethod
     def of(cls, name: str, domain: Choices | Range, planner: Value) -> Knob:
-        """The domain is widened by the planner's value where it lacks it."""
+        """The domain is widened by the planner's value where it lacks it. Raises UsageError where it cannot be."""
+        if isinstance(domain, Range) and (isinstance(planner, str) or (domain.log and planner <= 0)):
+            raise UsageError(
+                f"the knob {name} is {planner!r} in the planner's own solution, which no such range can include; list values"
+            )
         return cls(name, domain.including(planner), planner)
 
 

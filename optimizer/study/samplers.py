@@ -79,13 +79,13 @@ def sampler_named(name: str, knobs: Sequence[Knob], seed: int) -> SeededByTrial:
         )
     if name == GRID:
         space = {knob.name: list(_choices(knob).values) for knob in knobs}
-        return SeededByTrial(lambda number: optuna.samplers.GridSampler(space, seed=number), seed)
+        return SeededByTrial(lambda _: optuna.samplers.GridSampler(space, seed=seed), seed)  # one order for all trials
     return SeededByTrial(lambda number: SAMPLERS[name](seed=number), seed)
 
 
 def points(name: str, knobs: Sequence[Knob]) -> int | None:
-    """How many different trials the sampler can propose; None where there is no end to them."""
-    return prod(len(_choices(knob).values) for knob in knobs) if name == GRID else None
+    """How many trials the sampler can propose behind the planner's own; None where there is no end to them."""
+    return 1 + prod(len(_choices(knob).values) for knob in knobs) if name == GRID else None
 
 
 def pruner_named(name: str, objectives: Sequence[str]) -> Any:
