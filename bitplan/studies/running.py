@@ -22,6 +22,7 @@ from bitplan.optimizer.study.workers import waited
 from bitplan.planned_device import planned_device
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.library import profile_path
 from bitplan.profiles.measure_loss import profile_hashes
 from bitplan.profiles.steps import all_keys
 from bitplan.profiling import known_or_timed, named_estimator
@@ -248,7 +249,7 @@ def _parent_lives() -> bool:
 
 def summary(rows: Sequence[Row], objectives: Sequence[str], trials: Trials, folder: Path, url: str) -> dict[str, Any]:
     """What came of the study, and whether it beat the planner's own solution."""
-    planner = next((row for row in rows if row.planner), None)
+    planner = next((row for row in rows if row.planner and row.state != "fail"), None)  # not one that was lost
     best = best_rows(rows)
     states = {state: sum(row.state == state for row in rows) for state in ("complete", "pruned", "fail", "running")}
     found: dict[str, Any] = {
@@ -283,6 +284,7 @@ def fixed_device(network: Network, menu: Menu, config: Config, folder: Path, rep
         keys = all_keys(network, menu, config.threads, config.batch)
         known = DeviceProfile.load(path) if path.exists() else None
         if known is not None and all(key in known.entries for key in keys):
+            _check_same(known, config, path)
             return known
         if config.device_profile is not None:
             profile = planned_device(config.device_profile, network, menu, config, reporter)
@@ -291,6 +293,19 @@ def fixed_device(network: Network, menu: Menu, config: Config, folder: Path, rep
         kept = replace(profile, entries={key: profile.entries[key] for key in sorted(keys)})
         kept.save(path)
         return kept
+
+
+def _check_same(known: DeviceProfile, config: Config, path: Path) -> None:
+    """Raises UsageError where another profile is named than the one that the study was begun with."""
+    named = None if config.device_profile is None else profile_path(config.device_profile)
+    if named is None or not named.exists():
+        return
+    given = DeviceProfile.load(named)
+    if (given.fingerprint, given.anchor.median) != (known.fingerprint, known.anchor.median):
+        raise UsageError(
+            f"the study was begun with another device profile than {named}, which it keeps in {path}; leave --device out to "
+            "go on, or begin another study with --name"
+        )
 
 
 def example_targets(trained: Trained, device: DeviceProfile, config: Config, reporter: Reporter) -> Targets:

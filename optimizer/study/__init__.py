@@ -51,6 +51,18 @@ class Plan:
         return points(self.sampler, self.knobs)
 
 
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The names of what differs, down to those inside `settings`, `targets` and the like."""
+    names = []
+    for name in {**wanted, **found}:
+        a, b = wanted.get(name), found.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and name != "knobs":
+            names += [f"{name}.{inner}" for inner in differences(a, b)]
+        elif a != b:
+            names.append(name)
+    return names
+
+
 def begun(plan: Plan, place: Place, workers: Workers) -> Any:
     """The Optuna study, made or found, with the planner's own solution as its first trial. Raises UsageError where a study
     of this name was made of something else, and for unknown samplers and pruners."""
@@ -74,7 +86,7 @@ def begun(plan: Plan, place: Place, workers: Workers) -> Any:
                 )
             study.set_metric_names(list(plan.objectives))
             study.set_user_attr(MADE_OF, wanted)
-        elif different := [name for name in wanted | found if wanted.get(name) != found.get(name)]:
+        elif different := differences(wanted, found):
             raise UsageError(
                 f"the study {plan.name!r} of {place.url} was made with other {', '.join(different)}; "
                 "give the same to go on with it, or another --name for a new one"

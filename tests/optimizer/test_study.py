@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from bitplan.optimizer.study import (
     parse_domain,
 )
 from bitplan.optimizer.study.rows import Row, best_rows, rows_of, write_rows
+from bitplan.optimizer.study.storage import quiet
 
 KNOBS = (Knob.of("x", Range(-1, 1), 0.9), Knob.of("kind", Choices(("a", "b")), "a"), Knob.of("n", Range(1, 8, True), 3))
 
@@ -135,6 +137,23 @@ def test_two_workers_share_the_trials_to_the_number(tmp_path):
     first.workers.close()
     assert seen == [0, 1]
     assert [number for number, *_ in told(first)] == list(range(6))
+
+
+def test_a_trial_whose_worker_was_lost_elsewhere_is_repeated_as_another_one(tmp_path):
+    """It is known by the heartbeats of the database."""
+    made = course(tmp_path, "study.db", sampler="random")
+    with quiet():
+        lost = made.study.ask()
+    lost.set_user_attr("worker", "elsewhere/somebody")
+    made.storage.record_heartbeat(lost._trial_id)
+    made.storage.grace_period = 1
+    time.sleep(2.1)
+    assert made.run(2)
+    made.workers.close()
+    rows = rows_of(made.study, ("loss",))
+    assert [row.state for row in rows] == ["fail", "complete", "complete"]
+    assert rows[1].planner and rows[1].settings["x"] == 0.9
+    assert "worker was lost" in rows[0].reason
 
 
 def test_an_interrupted_trial_is_repeated_under_its_number(tmp_path):
