@@ -82,7 +82,8 @@ def study(
         return
     require_package("optuna", "optimize study", "study")
     require_package("torch", "capturing and measuring a network")
-    from bitplan.studies.running import Asked, run
+    from bitplan.studies.preparing import Asked
+    from bitplan.studies.running import run
     from bitplan.studies.text import verdict
 
     found = run(

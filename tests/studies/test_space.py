@@ -10,7 +10,8 @@ pytest.importorskip("optuna", reason="studies need optuna: pip install 'bitplan[
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.optimizer.study import Choices, Range
-from bitplan.studies.space import KINDS, space_of
+from bitplan.studies.knobs import KINDS
+from bitplan.studies.space import space_of
 from bitplan.targets import Targets
 
 
