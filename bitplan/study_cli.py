@@ -20,6 +20,7 @@ STUDY = "Study"
 app = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study, OUTPUT/NAME.")]
+Storage = Annotated[str | None, typer.Option(help="In place of the storage that the folder names.")]
 DEFAULT_FOLDER = Path("bitplan-out/study")
 
 
@@ -114,13 +115,15 @@ def study(
 
 
 @app.command()
-def show(folder: Folder = DEFAULT_FOLDER, quiet: Quiet = False, json_output: Json = False) -> None:
+def show(
+    folder: Folder = DEFAULT_FOLDER, storage: Storage = None, quiet: Quiet = False, json_output: Json = False
+) -> None:
     """All trials of a study."""
     require_package("optuna", "optimize study", "study")
     from bitplan.studies.looking import shown
     from bitplan.studies.text import trials_table
 
-    rows, best_ones = shown(folder)
+    rows, best_ones = shown(folder, storage)
     if json_output:
         print(json.dumps([row.to_json() for row in rows]))
     else:
@@ -133,35 +136,36 @@ def best(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the (first) policy to this file.")
     ] = None,
+    storage: Storage = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """The best trial that keeps the limits; of several objectives, all that no other dominates."""
     require_package("optuna", "optimize study", "study")
     from bitplan.studies.looking import best as best_trials
-    from bitplan.studies.looking import shown
     from bitplan.studies.text import trials_table
 
-    found = best_trials(folder, output)
+    found = best_trials(folder, output, storage)
     reporter = Reporter(quiet=quiet)
     if json_output:
-        print(json.dumps(found))
+        print(json.dumps([row.to_json() for row in found]))
     else:
-        reporter.console.print(trials_table(shown(folder)[1], ()))
-    reporter.say(f"carry one out with: optimize realise {shlex.quote(str(folder))}#{found[0]['number']}")
+        reporter.console.print(trials_table(found, ()))
+    reporter.say(f"carry one out with: optimize realise {shlex.quote(str(folder))}#{found[0].number}")
     if output is not None:
-        reporter.say(f"the policy of trial {found[0]['number']} is {output}")
+        reporter.say(f"the policy of trial {found[0].number} is {output}")
 
 
 @app.command()
 def export(
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[Path, typer.Option("-o", "--output", help="trials.csv, .json or .arrow.")] = Path("trials.csv"),
+    storage: Storage = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes all trials as CSV, JSON or Arrow."""
     require_package("optuna", "optimize study", "study")
     from bitplan.studies.looking import exported
 
-    count = exported(folder, output)
+    count = exported(folder, output, storage)
     Reporter(quiet=quiet).say(f"{count} trials in {output}")

@@ -31,11 +31,11 @@ def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
 
 def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     study = begun(ready.plan, ready.place, ready.workers)
-    StudyFile(asked.name, ready.place.url, asked.objectives).save(ready.folder)
+    StudyFile(asked.name, ready.place.shown, asked.objectives).save(ready.folder)
     knobs = ", ".join(knob.name for knob in ready.plan.knobs)
     data = ready.trials.trained.data
     reporter.say(
-        f"study {asked.name}: {', '.join(asked.objectives)} by {knobs}; each trial is fitted to at most "
+        f"study {asked.name!r}: {', '.join(asked.objectives)} by {knobs}; each trial is fitted to at most "
         f"{len(data.calibration_x)} calibration images and measured on {len(data.test_x)} others"
     )
     if ready.wanted(asked) < asked.trials:
@@ -54,13 +54,13 @@ def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> d
         reporter.say("[yellow]a worker ended with an error; the others have done its trials[/]")
     if not finished:
         reporter.say("[yellow]the time ended before all trials were done; the same command goes on[/]")
-    return summary(rows_of(study, asked.objectives), asked.objectives, ready.trials, ready.folder, ready.place.url)
+    return summary(rows_of(study, asked.objectives), asked.objectives, ready.trials, ready.folder, ready.place.shown)
 
 
 def _worked(ready: Prepared, study: Any, asked: Asked, reporter: Reporter) -> bool:
     """This worker's part."""
     trials = ready.wanted(asked)
-    with reporter.stage(f"study {asked.name}") as report:
+    with reporter.stage("trials") as report:
         done = 0
 
         def told(trial: Any) -> None:

@@ -82,13 +82,13 @@ def begun(plan: Plan, place: Place, workers: Workers) -> Any:
         if found is None:
             if study.get_trials(deepcopy=False):
                 raise UsageError(
-                    f"{place.url} holds a study {plan.name!r} that is not bitplan's; name another with --name"
+                    f"{place.shown} holds a study {plan.name!r} that is not bitplan's; name another with --name"
                 )
             study.set_metric_names(list(plan.objectives))
             study.set_user_attr(MADE_OF, wanted)
         elif different := differences(wanted, found):
             raise UsageError(
-                f"the study {plan.name!r} of {place.url} was made with other {', '.join(different)}; "
+                f"the study {plan.name!r} of {place.shown} was made with other {', '.join(different)}; "
                 "give the same to go on with it, or another --name for a new one"
             )
         if not study.get_trials(deepcopy=False):

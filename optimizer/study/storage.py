@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from bitplan.errors import BitplanError, UsageError
@@ -23,6 +24,8 @@ GRACE = 120
 SQLITE_TIMEOUT = 60
 """Seconds that a worker waits for another one's writing."""
 JOURNAL = "journal:"
+HIDDEN = ":***@"
+"""In place of a password."""
 SUFFIXES = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".log": "journal", ".journal": "journal"}
 FORMS = "an SQLite file (study.db), a journal file (study.log, journal:PATH) or the URL of a database"
 
@@ -36,9 +39,16 @@ class Place:
     url: str
     file: Path | None
 
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self.url if self.file is not None else make_url(self.url).render_as_string(hide_password=True)
+
 
 def open_storage(text: str) -> Place:
     """Opens or creates it. Raises UsageError for a text of no known form, BitplanError where it cannot be opened."""
+    if HIDDEN in text:
+        raise UsageError(f"the password of the storage {text!r} is not kept; give the whole URL with --storage")
     kind, where = _form(text)
     with quiet(), _explained(text):
         if kind == "journal":
@@ -65,7 +75,7 @@ def loaded_study(place: Place, name: str, sampler: Any = None, pruner: Any = Non
             return optuna.load_study(study_name=name, storage=place.storage, sampler=sampler, pruner=pruner)
         except KeyError:
             known = ", ".join(optuna.get_all_study_names(place.storage)) or "none"
-            raise UsageError(f"{place.url} holds no study {name!r}; its studies: {known}") from None
+            raise UsageError(f"{place.shown} holds no study {name!r}; its studies: {known}") from None
 
 
 @contextmanager

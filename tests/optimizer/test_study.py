@@ -19,6 +19,7 @@ from bitplan.optimizer.study import (
     Course,
     Evaluated,
     Knob,
+    Place,
     Plan,
     Range,
     Workers,
@@ -252,6 +253,20 @@ def test_storages_that_cannot_be_opened_say_what_can(storage):
     with pytest.raises((BitplanError, OSError)) as raised:
         open_storage(storage)
     assert "storage" in str(raised.value) or "/proc/no" in str(raised.value)
+
+
+def test_passwords_of_databases_are_not_shown():
+    place = Place(None, "mysql://me:secret@host/x", None)
+    assert "secret" not in place.shown
+    with pytest.raises(UsageError, match="--storage"):
+        open_storage(place.shown)
+
+
+def test_a_sampler_of_the_users_own_is_made_from_a_seed(tmp_path):
+    assert len(told(ran(tmp_path, 2, sampler="optuna.samplers:RandomSampler"))) == 2
+    for name, complaint in (("builtins:int", "must return an optuna sampler"), ("math:exp", "raised OverflowError")):
+        with pytest.raises(UsageError, match=complaint):
+            course(tmp_path / "other", sampler=name, seed=1000)
 
 
 def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path):
