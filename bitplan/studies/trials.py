@@ -4,7 +4,7 @@ from all trials alike. Test images are never looked at."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +19,14 @@ from bitplan.errors import BusyError, DataError
 from bitplan.optimizer.build_problem import full_precision_limit
 from bitplan.optimizer.plan import plan
 from bitplan.optimizer.study import Evaluated, Settings, Watch
+from bitplan.policies.menu import Menu
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import write_policy
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.estimators import estimator_named
+from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.workers import one_thread
+from bitplan.profiling import loss_profile
 from bitplan.progress import Report, Reporter
 from bitplan.studies.knobs import CALIBRATION
 from bitplan.studies.losses import HeldBackLosses
@@ -82,7 +86,7 @@ class Trials:
             limits = replace(self.targets, max_drop=None)
         reporter = Forwarded(watch.doing)
         with one_thread():
-            profile = patiently(lambda: _profiled(self.trained, config, reporter, menu))
+            profile = self._profile(config, menu, reporter)
             watch.doing("planning")
             policy = plan(
                 self.trained.network,
@@ -118,6 +122,14 @@ class Trials:
         }
         return Evaluated(numbers, self._constraints(policy, numbers), attributes)
 
+    def _profile(self, config: Config, menu: Menu, reporter: Reporter) -> LossProfile:
+        """The losses of choices. An estimator that cannot add choices to those it has measured measures all at once that some
+        trial may need; then they do not depend on which trial came first either."""
+        adds = estimator_named(str(config.loss_profile)).method().incremental
+        wanted = menu if adds else self.space.largest_menu()
+        found: LossProfile = patiently(lambda: loss_profile(self.trained, config, reporter, wanted))
+        return found
+
     def _fitted(self, settings: Settings) -> Trained:
         """With the first of the images, as many as the settings say."""
         data, count = self.trained.data, int(settings.get(CALIBRATION, 0)) or None
@@ -150,12 +162,6 @@ class Trials:
             for name, (value, limit) in asked.items()
             if value is not None and limit is not None
         }
-
-
-def _profiled(trained: Trained, config: Config, reporter: Reporter, menu: Mapping[str, Sequence[Any]]) -> Any:
-    from bitplan.profiling import loss_profile
-
-    return loss_profile(trained, config, reporter, dict(menu))  # type: ignore[arg-type]
 
 
 def patiently(action: Callable[[], Any]) -> Any:
