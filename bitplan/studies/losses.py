@@ -75,11 +75,10 @@ class HeldBackLosses:
 
         try:
             result = recovered(fitted, policy, config, reporter, after).realisation
-        except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):  # pruned: nobody goes on from there
-                path = cache_folder() / "recovery" / f"{recovery_key(fitted, policy, config)}.journal"
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+        except Exception:  # pruned, as a rule: nobody goes on from there
+            path = cache_folder() / "recovery" / f"{recovery_key(fitted, policy, config)}.journal"
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             raise
         if config.finetune:
             after("finetune", self._trained_on(fitted, policy, result, config, reporter, key))

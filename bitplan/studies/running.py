@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bitplan.config import Config
+from bitplan.errors import BitplanError
 from bitplan.optimizer.study import Course, begun
 from bitplan.optimizer.study.rows import Row, best_rows, row_of, rows_of
 from bitplan.progress import Reporter
@@ -39,7 +40,9 @@ def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> d
         f"{len(data.calibration_x)} calibration images and measured on {len(data.test_x)} others"
     )
     if ready.wanted(asked) < asked.trials:
-        reporter.say(f"the knobs have {ready.wanted(asked)} combinations; more trials would repeat them")
+        reporter.say(
+            f"{ready.wanted(asked)} trials, the planner's own included, go through all combinations of the knobs"
+        )
     others = _started(config, asked)
     try:
         finished = _worked(ready, study, asked, reporter)
@@ -105,6 +108,8 @@ def _other(config: Config, asked: Asked) -> None:
         _worked(ready, study, asked, reporter)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BitplanError as error:
+        raise SystemExit(f"optimize: a worker ended: {error}") from None
 
 
 def _parent_lives() -> bool:

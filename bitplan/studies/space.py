@@ -44,7 +44,7 @@ from bitplan.variant import F32, Variant
 
 @dataclass(frozen=True)
 class Space:
-    """The knobs of one study of one network. `images`: those that recovery is fitted to where nothing else is said."""
+    """The knobs of one study of one network, over the configuration that the command was called with."""
 
     network: Network
     config: Config
