@@ -15,6 +15,7 @@ from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.profile_cli import app as profile_app
 from bitplan.progress import Reporter
+from bitplan.study_cli import app as study_app
 
 INTERRUPTED = 130
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profile_app, name="profile")
+app.add_typer(study_app, name="study")
 
 
 @app.callback(invoke_without_command=True)
@@ -133,7 +135,10 @@ def frontier(
 @configured
 def realise(
     policy_file: Annotated[
-        Path, typer.Argument(help="Policy file, hand-edited or not, or a point: frontier.arrow#p07.")
+        Path,
+        typer.Argument(
+            help="Policy file, hand-edited or not, a point of a frontier (frontier.arrow#p07), or a trial (out/study#17)."
+        ),
     ],
     config: Config,
     reporter: Reporter,
@@ -148,12 +153,16 @@ def realise(
     from bitplan.profiles.fingerprint import this_machine
     from bitplan.profiles.library import default_path, profile_path
     from bitplan.stages import stages_of
+    from bitplan.studies.files import as_tried, trial_named
     from bitplan.targets import Targets
     from bitplan.workflow import check_output, judged_and_trained
 
+    trial = trial_named(policy_file)
+    if trial is not None:
+        config = as_tried(config, trial)
     check_output(config.output)
     check_finetune(config)
-    policy = policy_named(policy_file)
+    policy = policy_named(trial or policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)

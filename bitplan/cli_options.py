@@ -51,6 +51,7 @@ OPTIONS: dict[str, Any] = {
         list[str], CHOICES, f"How accuracy is won back: {', '.join(STEPS)}, or {', '.join(PRESETS)}; several by commas."
     ),
     "ranges": _option(str, CHOICES, f"How activation ranges are chosen: {', '.join(RANGES)}."),
+    "tune_epochs": _option(int, CHOICES, "Epochs of the recovery step tune."),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
     "hybrid": _option(
         bool, CHOICES, "Replace layers inside the torch module; the rest stays there.", "--hybrid/--no-hybrid"
@@ -99,11 +100,13 @@ Verbose = Annotated[
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults. A group that is given a sub-command does
-    nothing of its own."""
+    their place, the options over the configuration file over the defaults. A parameter of its own that is named like one
+    of OPTIONS takes that one's place, and is not part of the configuration. A group that is given a sub-command does nothing
+    of its own."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
-    shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items()]
+    names = {p.name for p in own}
+    shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items() if name not in names]
     extra = [
         _keyword("config_file", ConfigFile, None),
         _keyword("quiet", Quiet, False),

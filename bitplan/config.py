@@ -37,7 +37,14 @@ from bitplan.config_values import (
 from bitplan.data import DEFAULT_CALIBRATION
 from bitplan.errors import UsageError
 from bitplan.network import Preprocessing
-from bitplan.recovery_names import DEFAULT_RANGES, EQUALISE, RANGES, layer_steps, steps_named
+from bitplan.recovery_names import (
+    DEFAULT_RANGES,
+    DEFAULT_TUNE_EPOCHS,
+    EQUALISE,
+    RANGES,
+    layer_steps,
+    steps_named,
+)
 from bitplan.suggest import suggestion
 from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, parse_seconds
 from bitplan.yaml_file import read_mapping_file
@@ -74,6 +81,8 @@ class Config:
     """Steps and presets (recovery_names.py) that make up for rounding when a policy is carried out."""
     ranges: str = DEFAULT_RANGES
     """How activation ranges are chosen when a policy is carried out (recovery_names.py)."""
+    tune_epochs: int = DEFAULT_TUNE_EPOCHS
+    """Epochs of the recovery step `tune`."""
     compare: tuple[str, ...] = ("float32", "int8")
     """Uniform policies carried out beside ours: variants, `fitting` for all that meet the limits, or `none`."""
     threads: int = 1
@@ -209,6 +218,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "exclude": texts,
     "recovery": texts,
     "ranges": choice(RANGES),
+    "tune_epochs": whole(1),
     "compare": texts,
     "threads": whole(1),
     "batch": whole(1),

@@ -24,13 +24,13 @@ from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
 from bitplan.progress import Reporter
-from bitplan.recovery_names import Gain
+from bitplan.recovery_names import TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
 
 if TYPE_CHECKING:
-    from bitplan.policies.realise import Realisation, Recovered
+    from bitplan.policies.realise import Realisation, Recovered, Watch
 
 TIMINGS = 3
 BUSY = 1.15
@@ -59,13 +59,15 @@ class CarriedOut:
     realisation: Realisation | None = None
 
 
-def recovered(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Recovered:
+def recovered(
+    trained: Trained, policy: Policy, config: Config, reporter: Reporter, watch: Watch | None = None
+) -> Recovered:
     """Realises the policy on the calibration images, going on where an interrupted run was, and says what rounding and
-    each step of recovery came to."""
+    each step of recovery came to. `watch`: see `recover`."""
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps, config.ranges)}.journal"
+    path = cache_folder() / "recovery" / f"{recovery_key(trained, policy, config)}.journal"
     with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
             trained.network,
@@ -74,8 +76,10 @@ def recovered(trained: Trained, policy: Policy, config: Config, reporter: Report
             policy.variants,
             steps,
             method=config.ranges,
+            tune_epochs=config.tune_epochs,
             records=journal,
             progress=report,
+            watch=watch,
         )
         if journal is not None:
             path.unlink(missing_ok=True)
@@ -107,13 +111,15 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
     )
 
 
-def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str], ranges: str) -> str:
+def recovery_key(trained: Trained, policy: Policy, config: Config) -> str:
     """All that a realisation depends on."""
     from bitplan.profiles.measure_loss import CODE, profile_hashes
 
     sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
     hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
-    text = json.dumps([hashes, policy_hash(policy).hex(), steps, ranges], sort_keys=True)
+    steps = config.recovery_steps
+    tuned = [config.tune_epochs] if TUNE in steps else []
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps, config.ranges, *tuned], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

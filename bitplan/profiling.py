@@ -156,6 +156,8 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     journal = path.with_suffix(".journal")
     reporter.say(_stated_cost(trained, images, menu, estimator, config.loss_metric))
     with FileLock(path), reporter.stage("measuring the loss of every choice") as report:
+        if file is None and path.exists():
+            known = LossProfile.load(path)  # another process may have added to it before the lock was ours
         profile = measure(
             trained.network,
             trained.weights,

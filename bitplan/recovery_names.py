@@ -25,6 +25,7 @@ MSE, PERCENTILE, KL, MINMAX = "mse", "percentile", "kl", "minmax"
 RANGES = (MSE, PERCENTILE, KL, MINMAX)
 """How the ranges of activations are chosen."""
 DEFAULT_RANGES = MSE
+DEFAULT_TUNE_EPOCHS = 8
 
 
 @dataclass(frozen=True, slots=True)

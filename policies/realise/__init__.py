@@ -12,7 +12,7 @@ from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Images
 from bitplan.policies.realise.pipeline import Realisation, quantise, realise
 from bitplan.policies.realise.reconstruct import reconstruct
-from bitplan.policies.realise.recover import Recovered, recover
+from bitplan.policies.realise.recover import Recovered, Watch, recover
 from bitplan.policies.realise.subject import Recovery, Subject
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Recovered",
     "Recovery",
     "Subject",
+    "Watch",
     "calibrate",
     "correct",
     "quantise",

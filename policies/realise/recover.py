@@ -17,7 +17,7 @@ from bitplan.policies.realise.equalise import equalised
 from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import MEMORY, Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import recoveries
-from bitplan.policies.realise.tune import tune
+from bitplan.policies.realise.tune import EPOCHS, tune
 from bitplan.recovery_names import BLOCKS, DEFAULT_RANGES, EQUALISE, LAYER_STEPS, STEPS, Gain, layer_steps
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, Variant
@@ -27,6 +27,9 @@ HELD_BACK = 5
 
 ROUNDED = "rounded"
 """What comes before the first step."""
+
+Watch = Callable[[str, Realisation], None]
+"""Called with a step and the best realisation so far."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ def recover(
     steps: Sequence[str],
     *,
     method: str = DEFAULT_RANGES,
+    tune_epochs: int = EPOCHS,
     records: Records | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Recovered:
     """Carries out one variant per layer with these steps (recovery_names.py) on raw calibration images [N, C, H, W];
     activation ranges are found by `method` (range_methods.py).
@@ -54,7 +59,8 @@ def recover(
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
     is left out. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
     are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
-    behind the last finished layer, block or epoch. Raises as `realise`.
+    behind the last finished layer, block or epoch. `watch` is told what rounding and each step left as the best so far, and
+    may end all by an exception. Raises as `realise`.
     """
     fitted, held_back = split(images)
     if held_back is None or all(variant == FLOAT32 for variant in variants.values()):
@@ -71,7 +77,7 @@ def recover(
         )
         return Recovered(result, ())
     job = Job(network, variants, fitted, method, records, progress)
-    judge = Judge(Simulator(network, weights), held_back)
+    judge = Judge(Simulator(network, weights), held_back, watch)
     source = job.source(weights)
     judge(ROUNDED, job.layer_by_layer(source, ()))
     done: tuple[str, ...] = ()
@@ -100,7 +106,14 @@ def recover(
         else:
             report = job.reported("tuning scales and biases")
             layers = tune(
-                source.simulator, judge.best.layers, source.ranges, fitted, held_back, records=records, progress=report
+                source.simulator,
+                judge.best.layers,
+                source.ranges,
+                fitted,
+                held_back,
+                epochs=tune_epochs,
+                records=records,
+                progress=report,
             )
             judge(step, Realisation(layers, source.ranges))
     return Recovered(judge.best, tuple(judge.gains))
@@ -157,8 +170,8 @@ class Judge:
     """The loss on held-back images against the network as it came; remembers the best realisation so far. Outputs are softened,
     as tuning softens them: a network is all but certain of calibration images that it was trained on."""
 
-    def __init__(self, simulator: Simulator, held_back: Images) -> None:
-        self.simulator, self.held_back = simulator, held_back
+    def __init__(self, simulator: Simulator, held_back: Images, watch: Watch | None = None) -> None:
+        self.simulator, self.held_back, self.watch = simulator, held_back, watch
         self.distance, self.batch = Distance(simulator.network), default_batch(simulator.network)
         self.gains: list[Gain] = []
         self.best = Realisation({}, {})
@@ -171,6 +184,8 @@ class Judge:
         self.gains.append(Gain(step, loss, kept))
         if kept:
             self.best = found
+        if self.watch:
+            self.watch(step, self.best)
         return kept
 
 

@@ -21,10 +21,11 @@ from bitplan.policies.realise.checkpoint import Records
 from bitplan.policies.realise.distil import Distance, held_back_distance
 from bitplan.policies.realise.front import Images, count_images, slices, take
 from bitplan.policies.realise.trainable import Trainable, output_units
+from bitplan.recovery_names import DEFAULT_TUNE_EPOCHS
 from bitplan.simulate import Simulator
 from bitplan.variant import F32
 
-EPOCHS = 8
+EPOCHS = DEFAULT_TUNE_EPOCHS
 BATCH = 32
 RATE = 2e-3
 """Of Adam, at the beginning: a step changes a scale by about so large a fraction of itself."""

@@ -37,6 +37,7 @@ FULL: dict[str, Any] = {
     "exclude": ["stem"],
     "recovery": ["correct", "tune"],
     "ranges": "kl",
+    "tune_epochs": 12,
     "compare": ["fitting"],
     "threads": 2,
     "batch": 4,

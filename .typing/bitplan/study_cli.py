@@ -1,0 +1,1 @@
+../../bitplan/study_cli.py

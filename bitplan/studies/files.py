@@ -1,0 +1,74 @@
+"""What a study leaves in its folder for those who look at it later; needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bitplan.atomic_file import write_atomically
+from bitplan.config import READERS, Config, load_config, merge
+from bitplan.errors import FileFormatError, UsageError
+from bitplan.workflow import CONFIG, POLICY
+
+STUDY, STORAGE = "study.json", "study.db"
+FORM = "bitplan study"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """Where the study is kept, its name there, and its objectives."""
+
+    name: str
+    storage: str
+    objectives: tuple[str, ...]
+
+    def save(self, folder: Path) -> None:
+        content = {"format": FORM, "version": VERSION, **asdict(self)}
+        write_atomically(folder / STUDY, json.dumps(content, indent=1).encode())
+
+    @staticmethod
+    def load(folder: Path) -> StudyFile:
+        """Raises FileFormatError, with what to do, where there is none."""
+        path = folder / STUDY
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+            if content.pop("format") != FORM or content.pop("version") != VERSION:
+                raise ValueError("of another kind or version")
+            return StudyFile(content["name"], content["storage"], tuple(content["objectives"]))
+        except OSError as error:
+            raise FileFormatError(
+                f"{folder} holds no study ({path}: {error.strerror}); name the folder of one, OUTPUT/NAME, "
+                "or begin one with `optimize study`"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileFormatError(f"{path} is not the file of a study ({error}); run `optimize study` again") from None
+
+
+def trial_policy_path(folder: Path, name: str) -> Path:
+    """The policy file of a trial of the study in this folder, by its number. Raises UsageError where it is not there."""
+    StudyFile.load(folder)
+    if not name.isdecimal():
+        raise UsageError(f"{folder}#{name}: trials are named by their numbers, such as {folder}#17")
+    path = folder / "trials" / f"{int(name):04d}" / POLICY
+    if not path.exists():
+        raise UsageError(
+            f"{folder} holds no policy of trial {name}: there is none, or its worker ran with another output folder; "
+            f"see the trials with: optimize study show {folder}"
+        )
+    return path
+
+
+def trial_named(named: Path) -> Path | None:
+    """The policy file that `FOLDER#17` means; None for anything else. Raises as `trial_policy_path`."""
+    folder, mark, name = str(named).rpartition("#")
+    return trial_policy_path(Path(folder), name) if mark and not named.exists() and Path(folder).is_dir() else None
+
+
+def as_tried(config: Config, policy: Path) -> Config:
+    """The configuration of the trial with this policy file, with what `config` has of its own in its place."""
+    usual = Config()
+    own = {name: getattr(config, name) for name in READERS if getattr(config, name) != getattr(usual, name)}
+    return merge(own, load_config(policy.parent / CONFIG))
