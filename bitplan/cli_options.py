@@ -97,9 +97,13 @@ Verbose = Annotated[
 ]
 
 
-def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+Resolved = Callable[[dict[str, Any], Path | None, dict[str, Any]], Config]
+"""The configuration of a command from the options, the path behind `--config`, and the command's own arguments."""
+
+
+def configured(command: Callable[..., Any], resolved: Resolved | None = None) -> Callable[..., Any]:
     """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults."""
+    their place, the options over the configuration file over the defaults, or what `resolved` makes of them."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
     shared = [_keyword(name, kind, None) for name, kind in OPTIONS.items()]
@@ -114,7 +118,8 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
         mine = {p.name: given.pop(p.name) for p in own}
         quiet, path = given.pop("quiet"), given.pop("config_file")
         logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
-        return command(**mine, config=resolve(given, path), reporter=Reporter(quiet=quiet))
+        config = resolved(given, path, mine) if resolved else resolve(given, path)
+        return command(**mine, config=config, reporter=Reporter(quiet=quiet))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     called.__signature__ = inspect.Signature([*parameters, *shared, *extra])  # type: ignore[attr-defined]

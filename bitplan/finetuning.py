@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from bitplan.user_code import import_function
 
 if TYPE_CHECKING:
     from bitplan.policies.realise.trained_file import Origin
+    from bitplan.policies.realise.warm import WarmStart
 
 CHECKPOINT = "finetune.safetensors"
 """In the output folder: what an interrupted training goes on from."""
@@ -66,9 +67,10 @@ def finetuned(
     config: Config,
     reporter: Reporter,
     device: DeviceProfile | None,
+    warm: WarmStart | None = None,
 ) -> FineTuned:
     """Trains the policy that `before` carried out, for `config.finetune` epochs at most; test images are measured at the
-    end only. An interrupted training goes on where it was. Raises UsageError and DataError."""
+    end only. `warm` is an earlier training that it begins with. An interrupted training goes on where it was. Raises UsageError and DataError."""
     from bitplan.policies.realise.finetune import Epoch, checked, finetune
     from bitplan.policies.realise.trained_file import save_trained
     from bitplan.policies.realise.warm import WarmStart
@@ -93,6 +95,7 @@ def finetuned(
             images,
             policy.variants,
             start,
+            warm=warm,
             labels=labels,
             settings=_settings(config),
             loss=loss,
@@ -113,6 +116,7 @@ def finetuned(
     )
     artifact = packed(trained, policy, found.realisation, config)
     carried = measured(trained, policy, artifact, config, reporter, device, NAME)
+    carried = replace(carried, realisation=found.realisation)
     training = {
         "epochs": len(found.history) - 1,
         "best_epoch": found.best_epoch,

@@ -31,6 +31,7 @@ from bitplan.user_code import import_function
 
 if TYPE_CHECKING:
     from bitplan.policies.realise import Realisation, Recovered
+    from bitplan.policies.realise.warm import WarmStart
 
 TIMINGS = 3
 BUSY = 1.15
@@ -59,13 +60,15 @@ class CarriedOut:
     realisation: Realisation | None = None
 
 
-def recovered(trained: Trained, policy: Policy, config: Config, reporter: Reporter) -> Recovered:
+def recovered(
+    trained: Trained, policy: Policy, config: Config, reporter: Reporter, warm: WarmStart | None = None
+) -> Recovered:
     """Realises the policy on the calibration images, going on where an interrupted run was, and says what rounding and
-    each step of recovery came to."""
+    each step of recovery came to. `warm`: a trained network to begin with in the place of full precision."""
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps, config.ranges)}.journal"
+    path = cache_folder() / "recovery" / f"{_recovery_key(trained, policy, steps, config.ranges, warm)}.journal"
     with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
             trained.network,
@@ -74,6 +77,7 @@ def recovered(trained: Trained, policy: Policy, config: Config, reporter: Report
             policy.variants,
             steps,
             method=config.ranges,
+            warm=warm,
             records=journal,
             progress=report,
         )
@@ -107,13 +111,14 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
     )
 
 
-def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str], ranges: str) -> str:
+def _recovery_key(trained: Trained, policy: Policy, steps: Sequence[str], ranges: str, warm: WarmStart | None) -> str:
     """All that a realisation depends on."""
     from bitplan.profiles.measure_loss import CODE, profile_hashes
 
     sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
     hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
-    text = json.dumps([hashes, policy_hash(policy).hex(), steps, ranges], sort_keys=True)
+    beginning = [warm.content_hash] if warm else []
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps, ranges, *beginning], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

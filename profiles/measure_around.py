@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings import EncodedLayer
 from bitplan.formats import Ranges
-from bitplan.network import Network, Weights, weights_hash
+from bitplan.network import Network, Weights
 from bitplan.policies.realise.front import Images, count_images, default_batch, slices, take
 from bitplan.policies.realise.warm import WarmStart
 from bitplan.profiles.estimators import SEPARABLE, estimator_named
@@ -52,12 +52,8 @@ def around_hashes(
     """As `profile_hashes`; the trained network counts among the weights."""
     sources = {**CODE, "bitplan.profiles": (*CODE["bitplan.profiles"], "measure_around.py")}
     found = profile_hashes(network, weights, images, labels, sources, recovery, ranges)
-    digest = hashlib.sha256(f"{found['weights']} {weights_hash(around.floats)}".encode())
-    for name, layer in around.layers.items():
-        digest.update(f"{name} {layer.variant}".encode() + encoding_of(layer.variant).pack(layer))
-    held = {n: {form: [float(r.scale), float(r.zero_point)] for form, r in f.items()} for n, f in around.ranges.items()}
-    digest.update(json.dumps(held, sort_keys=True).encode())
-    return found | {"weights": digest.hexdigest()}
+    both = f"{found['weights']} {around.content_hash}"
+    return found | {"weights": hashlib.sha256(both.encode()).hexdigest()}
 
 
 def measure_around(

@@ -12,7 +12,6 @@ from bitplan.policies.realise.finetune import Settings, finetune
 from bitplan.policies.realise.pipeline import code_formats
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.warm import WarmStart
-from bitplan.profiles.journal import Journal
 from bitplan.profiles.measure_around import added_up, measure_around
 from bitplan.profiles.metrics import increase
 from bitplan.simulate import Simulator

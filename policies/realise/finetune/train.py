@@ -28,7 +28,7 @@ from bitplan.policies.realise.finetune.optimisers import Optimisers
 from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.policies.realise.pipeline import Progress, Realisation, check_variants, realise
 from bitplan.policies.realise.subject import Subject
-from bitplan.policies.realise.warm import WarmStart
+from bitplan.policies.realise.warm import WarmStart, following
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -227,7 +227,7 @@ class Training:
             other = self._corrected(realisation)
             found = self.held_back.measure(other, best.loss)
             if found.held_back < best.held_back:
-                floats = following(floats, realisation, other)
+                floats = following(floats, realisation.layers, other.layers)
                 realisation, best, corrected = other, found, True
         return Finetuned(realisation, floats, state.history, state.best_epoch, best, corrected)
 
@@ -238,21 +238,6 @@ class Training:
         images = self.images[:CORRECTED_ON].numpy()
         steps = (trained, correct)
         return realise(self.network, self.weights, images, self.variants, ranges=realisation.ranges, recoveries=steps)
-
-
-def following(
-    floats: Mapping[str, NDArray[np.float32]], before: Realisation, after: Realisation
-) -> dict[str, NDArray[np.float32]]:
-    """Weights before rounding, moved as a correction of scales and biases has moved their layers."""
-    moved = dict(floats)
-    for name, layer in after.layers.items():
-        moved[f"{name}.bias"] = layer.bias
-        if len(layer.scale):
-            old = before.layers[name].scale
-            gain = np.where(old > 0, layer.scale / np.where(old > 0, old, 1), 1).astype(np.float32)
-            weight = moved[f"{name}.weight"]
-            moved[f"{name}.weight"] = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
-    return moved
 
 
 def training_key(
@@ -280,7 +265,7 @@ def training_key(
     digest.update(json.dumps(described, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     if warm is not None:
-        digest.update(weights_hash(warm.floats).encode())
+        digest.update(warm.content_hash.encode())
     digest.update(b"" if labels is None else np.asarray(labels, np.int64).tobytes())
     held = {name: {form: [r.scale, r.zero_point] for form, r in found.items()} for name, found in start.ranges.items()}
     digest.update(json.dumps(held, sort_keys=True).encode())
