@@ -26,6 +26,7 @@ from bitplan.profiles.loss import LossProfile
 from bitplan.profiling import device_profile
 from bitplan.profiling_around import loss_profile_around
 from bitplan.progress import Reporter
+from bitplan.recovery_names import EQUALISE
 from bitplan.result import Result
 from bitplan.stage_table import measured_stage
 from bitplan.targets import Targets, format_bytes
@@ -52,6 +53,8 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
             f"replanning lowers the loss within limits, but the objective is {inferred_objective(targets).objective}; leave "
             "--objective out, and give --budget or --target-latency"
         )
+    if EQUALISE in config.recovery_steps:
+        raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of --recovery")
     check_output(config.output)
     check_finetune(config)
     trained = load_trained(config, reporter)

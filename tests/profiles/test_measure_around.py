@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from bitplan.policies.realise.finetune import Settings, finetune
 from bitplan.policies.realise.pipeline import code_formats
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.warm import WarmStart
-from bitplan.profiles.measure_around import added_up, measure_around
+from bitplan.profiles.measure_around import added_up, around_hashes, measure_around
 from bitplan.profiles.metrics import increase
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
@@ -24,11 +26,12 @@ OTHERS = (FLOAT32, Variant("int8"), Variant.parse("int4@u4"), BINARY)
 
 @pytest.fixture(scope="module")
 def trained(small):
-    """The small network after an epoch of training under a mixed policy, with ranges for the formats of OTHERS."""
+    """The small network after a few epochs of training under a mixed policy, with ranges for the formats of OTHERS."""
     variants = {node.name: (TERNARY, INT4, INT2)[number % 3] for number, node in enumerate(small.network.layers)}
-    start = realise(small.network, small.weights, small.images, variants)
-    settings = Settings(epochs=1, batch=8, augment="none", learning_rate=0.01)
+    start = realise(small.network, small.weights, small.images, variants, recoveries=())
+    settings = Settings(epochs=3, batch=8, augment="none", learning_rate=0.003)
     found = finetune(small.network, small.weights, small.images, variants, start, settings=settings)
+    assert found.best_epoch  # else nothing was trained
     warm = WarmStart(found.realisation.layers, found.realisation.ranges, found.floats)
     return warm.with_ranges(Simulator(small.network, small.weights), small.images, code_formats(OTHERS))
 
@@ -102,3 +105,29 @@ def test_savings_that_exceed_the_loss_count_less_and_never_make_it_negative():
     assert found["first", INT4] + found["second", INT4] == pytest.approx(0.0, abs=1e-7)
     assert found["first", BINARY] + found["second", BINARY] == pytest.approx(0.4)
     assert found["first", TERNARY] - found["first", BINARY] == pytest.approx(0.2)
+
+
+def test_an_interrupted_measurement_goes_on_with_the_same_result(small, trained, tmp_path):
+    menu = {name: (variant, BINARY, INT4) for name, variant in trained.variants.items()}
+    given = small.network, small.weights, small.images, menu, trained
+    whole = measure_around(*given)
+    journal = tmp_path / "around.journal"
+
+    def interrupt(done, total, text):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_around(*given, checkpoint=journal, progress=interrupt)
+    seen = []
+    again = measure_around(*given, checkpoint=journal, progress=lambda done, total, text: seen.append(done))
+    assert seen[0] == 5
+    assert list(again.increases) == list(whole.increases)
+    assert all(np.array_equal(again.increases[choice], whole.increases[choice]) for choice in whole.increases)
+
+
+def test_another_trained_network_is_another_measurement(small, trained):
+    given = small.network, small.weights, small.images
+    other = replace(trained, floats={name: 2 * array for name, array in trained.floats.items()})
+    before, after = around_hashes(*given, trained), around_hashes(*given, other)
+    assert {name for name in before if before[name] != after[name]} == {"weights"}
