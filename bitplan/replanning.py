@@ -22,9 +22,10 @@ from bitplan.optimizer.plan import plan
 from bitplan.policies.menu import Menu
 from bitplan.policies.policy import Policy
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.estimators import SEPARABLE
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiling import device_profile
-from bitplan.profiling_around import loss_profile_around
+from bitplan.profiling_around import calibration_parts, loss_profile_around
 from bitplan.progress import Reporter
 from bitplan.recovery_names import EQUALISE
 from bitplan.result import Result
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from bitplan.policies.realise.pipeline import Realisation
     from bitplan.policies.realise.warm import WarmStart
 
-NAMES = {"finetuned": "fine-tuned", "replanned": "replanned"}
-"""Of networks in tables."""
+FINETUNED, REPLANNED, AGAIN = "fine-tuned", "replanned", "fine-tuned again"
+"""Names of the networks in tables."""
 
 
 def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
@@ -116,7 +117,7 @@ class Replanning:
         trained, config, reporter = self.trained, self.config, self.reporter
         device = device_profile(trained, config, reporter)
         old = with_predictions(self.earlier.policy, trained.network, device, config)
-        before = measured(trained, old, self.earlier.artifact, config, reporter, device, NAMES["finetuned"])
+        before = measured(trained, old, self.earlier.artifact, config, reporter, device, FINETUNED)
         stages = {**self.earlier.stages_on(trained), "finetuned": measured_stage(before.outcome)}
         start, profile = loss_profile_around(trained, start, config, reporter)
         policy = self._planned(profile, device)
@@ -126,13 +127,13 @@ class Replanning:
         reporter.console.print(moved_table(moved))
         found = recovered(trained, policy, config, reporter, start)
         artifact = packed(trained, policy, found.realisation, config)
-        after = measured(trained, policy, artifact, config, reporter, device, NAMES["replanned"], found.gains)
+        after = measured(trained, policy, artifact, config, reporter, device, REPLANNED, found.gains)
         after = replace(after, realisation=found.realisation)
         stages["replanned"] = measured_stage(after.outcome)
         self._save_trained(policy, found.realisation, start)
         if config.finetune:
             again = finetuned(trained, after, config, reporter, device, start)
-            after = replace(again.carried, outcome=replace(again.carried.outcome, name="fine-tuned again"))
+            after = replace(again.carried, outcome=replace(again.carried.outcome, name=AGAIN))
             stages["finetuned_again"] = measured_stage(after.outcome)
         held = self._held_back(start, after)
         told = {
@@ -169,17 +170,13 @@ class Replanning:
 
     def _held_back(self, start: WarmStart, after: CarriedOut) -> Held:
         """Of both networks, executed exactly, on the images that neither measuring nor recovery has used."""
-        from bitplan.policies.realise.recover import split
         from bitplan.profiles.measure_around import losses_of
         from bitplan.profiles.measure_loss import checked_metric
 
-        data, config = self.trained.data, self.config
-        images, known = split(data.calibration_x)[1], data.calibration_y
-        assert images is not None
-        assert after.realisation is not None
-        metric = checked_metric(self.trained.network, "separable", config.loss_metric)
-        labels = split(known)[1] if metric == "task" and known is not None else None
+        _, (images, labels) = calibration_parts(self.trained, self.config)
         new = after.realisation
+        assert new is not None
+        metric = checked_metric(self.trained.network, SEPARABLE, self.config.loss_metric)
         states = [(start.layers, start.ranges), (new.layers, new.ranges)]
         held = Held(
             *losses_of(self.trained.network, self.trained.weights, images, states, metric=metric, labels=labels)

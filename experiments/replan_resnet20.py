@@ -81,7 +81,9 @@ def main() -> None:
         print(row(f"first plan, {twice}" if name == "longer" else name, stage))
     for name in ("replanned", "again"):
         told = results[name]["replanning"]
-        print(f"{name}: kept {told['kept']}, held back {told.get('held_back')}, {len(told.get('moved', []))} layers moved")
+        print(
+            f"{name}: kept {told['kept']}, held back {told.get('held_back')}, {len(told.get('moved', []))} layers moved"
+        )
 
 
 if __name__ == "__main__":
