@@ -132,3 +132,28 @@ def test_floats_follow_a_correction_of_their_layer(warm):
     )
     assert np.array_equal(moved["project.bias"], other.bias)
     assert np.array_equal(moved["join.weight"], warm.floats["join.weight"])
+
+
+def test_a_training_that_begins_warm_resumes_to_the_same_bits(small, warm, tmp_path):
+    variants = warm.variants | {"expand": Variant("int8")}
+    start = realise(small.network, small.weights, small.images, variants, ranges=warm.ranges, warm=warm)
+    given = small.network, small.weights, small.images, variants, start
+    whole = finetune(*given, settings=SETTINGS, warm=warm)
+    path = tmp_path / "finetune.safetensors"
+
+    def interrupt(number, epoch):
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*given, settings=SETTINGS, warm=warm, checkpoint=path, on_epoch=interrupt)
+    seen = []
+    again = finetune(
+        *given, settings=SETTINGS, warm=warm, checkpoint=path, on_epoch=lambda number, epoch: seen.append(number)
+    )
+    assert seen == [0, 1, 2, 3]
+    assert again.history == whole.history
+    assert all(same_layer(again.realisation.layers[name], layer) for name, layer in whole.realisation.layers.items())
+    # another beginning is another training
+    cold = finetune(*given, settings=SETTINGS, checkpoint=path)
+    assert cold.history != whole.history
