@@ -88,8 +88,9 @@ class Held:
 
     @property
     def better(self) -> bool:
+        """Whether the new one is, by more than the standard error: what lies within it is as likely to be chance."""
         found = self.to_json()
-        return bool(found["after"] < found["before"])
+        return bool(found["after"] + found["standard_error"] < found["before"])
 
     def to_json(self) -> dict[str, Any]:
         """Means, and the standard error of their difference, image by image."""
@@ -143,7 +144,7 @@ class Replanning:
             "stages": stages,
         }
         if not held.better and self._meets(old):
-            return self._kept(before, "on held-back calibration images the new plan is no better", told)
+            return self._kept(before, "on held-back calibration images the new plan is no better beyond the standard error", told)
         return self._replaced(before, after, told)
 
     def _planned(self, profile: LossProfile, device: DeviceProfile) -> Policy:

@@ -1,11 +1,12 @@
 """ResNet-20 on CIFAR-10 in a small file: planned, recovered, fine-tuned, replanned, and fine-tuned again.
 
-    BITPLAN_TEST_DATA=DIR python experiments/replan_resnet20.py [--budget 50kB] [--epochs 6] [--train 10000]
+    BITPLAN_TEST_DATA=DIR python -m experiments.replan_resnet20 [--budget 50kB] [--epochs 6] [--train 10000]
 
 The plan is the main job's on 512 training images without a latency target; training is on the first `--train` training
-images by distillation; the 6,000 test images are measured only. `optimize replan` is called twice on what came of that:
-without training, and with as many epochs again. What these epochs are worth without replanning is measured by training the
-first plan for twice as many in one go. An interrupted run goes on from `build/replan-resnet20/`.
+images by distillation; the 6,000 test images are measured only. `optimize replan` is called on what came of that: with the
+same 512 images, with 1,280 images that training has not seen, and with those and as many epochs again. What these epochs are
+worth without replanning is measured by training the first plan for twice as many in one go. An interrupted run goes on from
+`build/replan-resnet20-.../`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.networks import images
 from bitplan.atomic_file import write_atomically
+from experiments.finetune_resnet20 import data
 
 ROOT = Path(__file__).resolve().parent.parent
+UNSEEN = 1280
 PROGRAM = [sys.executable, "-c", "from bitplan.cli import main; main()"]
 ENCODINGS = "int8,int4,int3,int2,ternary,binary"
 OPTIONS = ("bf16=true", "patience=0", "learning_rate=0.0002")
+
+
+def unseen() -> dict[str, Any]:
+    """Training images that the first ones do not hold in the place of the 512, the same test images."""
+    x, y = images("cifar10/train_4.npz")
+    return data() | {"calibration_x": x[:UNSEEN], "calibration_y": y[:UNSEEN]}
 
 
 def run(name: str, arguments: list[str], folder: Path, train: int) -> dict[str, Any]:
@@ -71,19 +81,21 @@ def main() -> None:
     results = {"first": run("first", [*first, *training, "--finetune", epochs], folder, arguments.train)}
     earlier = str(folder / "first")
     results["replanned"] = run("replanned", ["replan", earlier], folder, arguments.train)
-    results["again"] = run("again", ["replan", earlier, *training, "--finetune", epochs], folder, arguments.train)
+    others = ["replan", earlier, "--data", "experiments.replan_resnet20:unseen", "--calibration-size", str(UNSEEN)]
+    results["unseen"] = run("unseen", others, folder, arguments.train)
+    results["again"] = run("again", [*others, *training, "--finetune", epochs], folder, arguments.train)
     longer = ["realise", f"{earlier}/policy.json", *subject, *training, "--finetune", twice]
     results["longer"] = run("longer", longer, folder, arguments.train)
     write_atomically(arguments.json, (json.dumps(results, indent=1) + "\n").encode())
-    stages = results["again"]["replanning"]["stages"] | {"longer": results["longer"]["finetuning"]["finetuned"]}
-    print("| stage | file | ms | KL | agreement | accuracy |\n|---|---:|---:|---:|---:|---:|")
-    for name, stage in stages.items():
-        print(row(f"first plan, {twice}" if name == "longer" else name, stage))
-    for name in ("replanned", "again"):
+    print("| | file | ms | KL | agreement | accuracy |\n|---|---:|---:|---:|---:|---:|")
+    for name, stage in results["again"]["replanning"]["stages"].items():
+        if name != "replanned":
+            print(row(name, stage))
+    print(row(f"first plan, {twice}", results["longer"]["finetuning"]["finetuned"]))
+    for name in ("replanned", "unseen", "again"):
         told = results[name]["replanning"]
-        print(
-            f"{name}: kept {told['kept']}, held back {told.get('held_back')}, {len(told.get('moved', []))} layers moved"
-        )
+        print(row(f"replanned ({name}), kept as it was: {told['kept']}", told["stages"].get("replanned", {})))
+        print(f"held back: {told.get('held_back')}")
 
 
 if __name__ == "__main__":
