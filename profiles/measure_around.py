@@ -97,9 +97,8 @@ def measure_around(
 
 def added_up(differences: Mapping[Choice, Losses], present: float) -> dict[Choice, Losses]:
     """Entries whose sum over the layers is the present loss plus the differences, each with its standard error over the
-    images added. A layer's share of the present loss is at
-    least what its best choice saves, so that no entry is negative; where all savings together would be more than the loss
-    there is, each counts by as much less."""
+    images added. A layer's share of the present loss is at least what its best choice saves, so that no entry is negative;
+    where all savings together would be more than the loss there is, each counts by as much less."""
     careful = {choice: values + _standard_error(values) for choice, values in differences.items()}
     means = {choice: float(values.mean(dtype=np.float64)) for choice, values in careful.items()}
     saved: dict[str, float] = {}
