@@ -51,8 +51,8 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     targets = targets_of(config, earlier.policy)
     if inferred_objective(targets).objective != "loss":
         raise UsageError(
-            f"replanning lowers the loss within limits, but the objective is {inferred_objective(targets).objective}; leave "
-            "--objective out, and give --budget or --target-latency"
+            f"replanning lowers the loss within limits, but the objective is {inferred_objective(targets).objective}; give "
+            "--objective loss with --budget or --target-latency"
         )
     if EQUALISE in config.recovery_steps:
         raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of --recovery")

@@ -4,7 +4,7 @@
 
 The plan is the main job's on 512 training images without a latency target; training is on the first `--train` training
 images by distillation; the 6,000 test images are measured only. `optimize replan` is called on what came of that: with the
-same 512 images, with 1,280 images that training has not seen, and with those and as many epochs again. What these epochs are
+same 512 images, with 1,000 images that training has not seen, and with those and as many epochs again. What these epochs are
 worth without replanning is measured by training the first plan for twice as many in one go. An interrupted run goes on from
 `build/replan-resnet20-.../`.
 """
@@ -25,7 +25,7 @@ from bitplan.atomic_file import write_atomically
 from experiments.finetune_resnet20 import data
 
 ROOT = Path(__file__).resolve().parent.parent
-UNSEEN = 1280
+UNSEEN = 1000
 PROGRAM = [sys.executable, "-c", "from bitplan.cli import main; main()"]
 ENCODINGS = "int8,int4,int3,int2,ternary,binary"
 OPTIONS = ("bf16=true", "patience=0", "learning_rate=0.0002")
@@ -77,7 +77,7 @@ def main() -> None:
     for option in OPTIONS:
         training += ["--finetune-option", option]
     epochs, twice = f"{arguments.epochs}epochs", f"{2 * arguments.epochs}epochs"
-    first = [*subject, "--budget", arguments.budget, "--encodings", ENCODINGS, "--rounds", "0"]
+    first = [*subject, "--budget", arguments.budget, "--encodings", ENCODINGS, "--rounds", "0", "--link-policies", "0"]
     results = {"first": run("first", [*first, *training, "--finetune", epochs], folder, arguments.train)}
     earlier = str(folder / "first")
     results["replanned"] = run("replanned", ["replan", earlier], folder, arguments.train)
