@@ -144,7 +144,9 @@ class Replanning:
             "stages": stages,
         }
         if not held.better and self._meets(old):
-            return self._kept(before, "on held-back calibration images the new plan is no better beyond the standard error", told)
+            return self._kept(
+                before, "on held-back calibration images the new plan is no better beyond the standard error", told
+            )
         return self._replaced(before, after, told)
 
     def _planned(self, profile: LossProfile, device: DeviceProfile) -> Policy:

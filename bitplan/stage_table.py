@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bitplan.policies.policy import Policy
+from bitplan.profiles.metrics import METRICS
 from bitplan.result import Outcome
 from bitplan.targets import format_bytes
 
@@ -26,9 +27,12 @@ NOTHING_SEEN = {"agreement": None, "accuracy": None}
 
 
 def planned_stage(policy: Policy) -> dict[str, Any]:
-    """What planning predicted."""
+    """What planning predicted; no loss where it is a score that no link has calibrated, which measured losses beside it
+    would be mistaken for."""
     predicted = policy.predicted
-    return {name: predicted.get(name) for name in ("file_bytes", "latency_ms", "loss")} | NOTHING_SEEN
+    found = {name: predicted.get(name) for name in ("file_bytes", "latency_ms", "loss")} | NOTHING_SEEN
+    calibrated = policy.settings.get("loss_scale") in (None, *METRICS)
+    return found if calibrated else found | {"loss": None}
 
 
 def measured_stage(outcome: Outcome) -> dict[str, Any]:
