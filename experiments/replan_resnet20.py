@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-c", "from bitplan.cli import main; main()"]
 ENCODINGS = "int8,int4,int3,int2,ternary,binary"
 OPTIONS = ("bf16=true", "patience=0", "learning_rate=0.0002")
+GENTLE = ("bf16=true", "patience=0", "learning_rate=0.00005")
+"""Of the second training: few epochs at the rate of the first one end above where they began."""
 UNSEEN = 800
 
 
@@ -60,15 +63,19 @@ def run(name: str, arguments: list[str], folder: Path) -> dict[str, Any]:
     return found
 
 
-def trained_further(earlier: Path, options: dict[str, Any]) -> dict[str, Any]:
+def trained_further(earlier: Path, given: dict[str, Any]) -> dict[str, Any]:
     """The stage that comes of training an earlier run's policy further, from its weights, without replanning."""
-    config, reporter = config_of(earlier, options, None), Reporter()
+    config, reporter = config_of(earlier, given, None), Reporter()
     before, trained = read_earlier(earlier), load_trained(config, reporter)
     start = before.start(trained, config)
     outcome = Outcome("fine-tuned", len(before.artifact), None, None, None)
     realisation = Realisation(dict(start.layers), {name: dict(held) for name, held in start.ranges.items()})
     carried = CarriedOut(before.policy, before.artifact, outcome, 0, realisation)
     return dict(finetuned(trained, carried, config, reporter, None, start).stages["finetuned"])
+
+
+def options(texts: Sequence[str]) -> list[str]:
+    return [word for text in texts for word in ("--finetune-option", text)]
 
 
 def row(name: str, stage: dict[str, Any]) -> str:
@@ -91,9 +98,7 @@ def main() -> None:
     os.chdir(ROOT)
     os.environ["BITPLAN_TRAIN"] = str(arguments.train)
     folder = Path("build") / f"replan-resnet20-{arguments.budget}-{arguments.epochs}-{arguments.train}"
-    training = ["--train-data", "experiments.finetune_resnet20:training"]
-    for option in OPTIONS:
-        training += ["--finetune-option", option]
+    training = ["--train-data", "experiments.finetune_resnet20:training", *options(OPTIONS)]
     again = f"{arguments.again}epochs"
     first = ["--model", "benchmarks.networks:resnet20", "--data", "experiments.finetune_resnet20:data"]
     first += ["--compare", "none", "--budget", arguments.budget, "--encodings", ENCODINGS, "--rounds", "0"]
@@ -102,9 +107,11 @@ def main() -> None:
     replan = ["replan", str(folder / "first"), "--data", "experiments.replan_resnet20:unseen"]
     replan += ["--calibration-size", str(UNSEEN)]
     replanned = run("replanned", replan, folder)["replanning"]
-    trained_again = run("again", [*replan, "--finetune", again], folder)["replanning"]
+    trained_again = run("again", [*replan, "--finetune", again, *options(GENTLE)], folder)["replanning"]
     print(f"the first plan, trained further for {again}", flush=True)
-    further = trained_further(folder / "first", {"finetune": again, "output": folder / "further"})
+    further = trained_further(
+        folder / "first", {"finetune": again, "finetune_options": GENTLE, "output": folder / "further"}
+    )
     write_atomically(
         arguments.json,
         (json.dumps({"replanned": replanned, "again": trained_again, "further": further}, indent=1) + "\n").encode(),
