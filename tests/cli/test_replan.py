@@ -187,3 +187,27 @@ def test_images_and_weights_that_have_changed_are_found(out: Path, command: Comm
     del sys.modules["tiny_network"]
     done = command("replan", "out")
     assert (done.code, "the weights of the model" in done.err) == (2, True), done.err
+
+
+def test_an_interrupted_command_goes_on_where_it_was(
+    out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bitplan.profiles.journal import Journal
+
+    measured: list[str] = []
+    add = Journal.add
+
+    def counted(journal: Journal, name: str, values: Any) -> None:
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.append(name)
+        add(journal, name, values)
+
+    options = ("replan", "out", "--budget", "3kB", "--loss-size", "20")  # losses that no other test has measured
+    monkeypatch.setattr(Journal, "add", counted)
+    assert command(*options).code == 130
+    first = list(measured)
+    measured[:] = [""] * 5
+    assert command(*options).code == 0
+    assert not set(first) & set(measured[5:])
+    assert len(measured) > 5
