@@ -15,6 +15,7 @@ from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.profile_cli import app as profile_app
 from bitplan.progress import Reporter
+from bitplan.replan_cli import replan
 from bitplan.study_cli import app as study_app
 
 INTERRUPTED = 130
@@ -179,6 +180,8 @@ def realise(
         print(json.dumps(result.to_json()))
     raise typer.Exit(result.exit_code)
 
+
+app.command()(replan)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]

@@ -98,9 +98,14 @@ Verbose = Annotated[
 ]
 
 
-def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+Resolved = Callable[[dict[str, Any], Path | None, dict[str, Any]], Config]
+"""The configuration of a command from the options, the path behind `--config`, and the command's own arguments."""
+
+
+def configured(command: Callable[..., Any], resolved: Resolved | None = None) -> Callable[..., Any]:
     """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults. A parameter of its own that is named like one
+    their place, the options over the configuration file over the defaults, or what
+    `resolved` makes of them. A parameter of its own that is named like one
     of OPTIONS takes that one's place, and is not part of the configuration. A group that is given a sub-command does nothing
     of its own."""
     signature = inspect.signature(command, eval_str=True)
@@ -122,7 +127,8 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
         mine = {p.name: context if p.name == "context" else given.pop(p.name) for p in own}
         quiet, path = given.pop("quiet"), given.pop("config_file")
         logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
-        return command(**mine, config=resolve(given, path), reporter=Reporter(quiet=quiet))
+        config = resolved(given, path, mine) if resolved else resolve(given, path)
+        return command(**mine, config=config, reporter=Reporter(quiet=quiet))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "context"]
     parameters.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,23 @@ from bitplan.config import Config
 from bitplan.data import load_training_data
 from bitplan.errors import DataError
 from bitplan.measured import CarriedOut, measured, packed
+from bitplan.network import weights_hash
 from bitplan.policies.policy import Policy
+from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
-from bitplan.result import Outcome
-from bitplan.targets import format_bytes
+from bitplan.stage_table import measured_stage, planned_stage, stage_table
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
 
+if TYPE_CHECKING:
+    from bitplan.policies.realise.trained_file import Origin
+    from bitplan.policies.realise.warm import WarmStart
+
 CHECKPOINT = "finetune.safetensors"
 """In the output folder: what an interrupted training goes on from."""
+TRAINED = "trained.safetensors"
+"""In the output folder: the trained network, for `optimize replan` (policies/realise/trained_file.py)."""
 NAME = "our plan, fine-tuned"
 
 
@@ -37,17 +45,8 @@ class FineTuned:
 
     def table(self) -> Table:
         """What planning predicted, what recovery made of it and what training made of that."""
-        labelled = self.stages["recovered"]["accuracy"] is not None
-        table = Table(title="fine-tuning", title_style="bold")
-        for heading in ("", "file", "loss", "agreement", *(["accuracy"] if labelled else [])):
-            table.add_column(heading, justify="right" if heading else "left")
-        for stage in ("planned", "recovered", "finetuned"):
-            found = self.stages[stage]
-            shares = [found["agreement"], *([found["accuracy"]] if labelled else [])]
-            loss = "-" if found["loss"] is None else f"{found['loss']:.4f}"
-            size = "-" if found["file_bytes"] is None else format_bytes(found["file_bytes"])
-            table.add_row(stage, size, loss, *("-" if share is None else f"{100 * share:.2f} %" for share in shares))
-        return table
+        names = ("planned", "recovered", "finetuned")
+        return stage_table({name: self.stages[name] for name in names}, "fine-tuning")
 
 
 def check_finetune(config: Config) -> None:
@@ -68,10 +67,13 @@ def finetuned(
     config: Config,
     reporter: Reporter,
     device: DeviceProfile | None,
+    warm: WarmStart | None = None,
 ) -> FineTuned:
     """Trains the policy that `before` carried out, for `config.finetune` epochs at most; test images are measured at the
-    end only. An interrupted training goes on where it was. Raises UsageError and DataError."""
+    end only. `warm` is an earlier training that it begins with. An interrupted training goes on where it was. Raises UsageError and DataError."""
     from bitplan.policies.realise.finetune import Epoch, checked, finetune
+    from bitplan.policies.realise.trained_file import save_trained
+    from bitplan.policies.realise.warm import WarmStart
 
     images, labels = training_images(trained, config, reporter)
     policy = before.policy
@@ -93,6 +95,7 @@ def finetuned(
             images,
             policy.variants,
             start,
+            warm=warm,
             labels=labels,
             settings=_settings(config),
             loss=loss,
@@ -106,8 +109,14 @@ def finetuned(
         f"the best epoch was {found.best_epoch} of {len(found.history) - 1}"
         + (", with a last relative correction" if found.corrected else "")
     )
+    save_trained(
+        config.output / TRAINED,
+        WarmStart(found.realisation.layers, found.realisation.ranges, found.floats),
+        origin(trained, policy),
+    )
     artifact = packed(trained, policy, found.realisation, config)
     carried = measured(trained, policy, artifact, config, reporter, device, NAME)
+    carried = replace(carried, realisation=found.realisation)
     training = {
         "epochs": len(found.history) - 1,
         "best_epoch": found.best_epoch,
@@ -116,12 +125,27 @@ def finetuned(
         "history": [asdict(epoch) for epoch in found.history],
     }
     stages = {
-        "planned": _planned(policy),
-        "recovered": _stage(before.outcome),
-        "finetuned": _stage(carried.outcome),
+        "planned": planned_stage(policy),
+        "recovered": measured_stage(before.outcome),
+        "finetuned": measured_stage(carried.outcome),
         "training": training,
     }
     return FineTuned(carried, stages)
+
+
+def origin(trained: Trained, policy: Policy) -> Origin:
+    """What the training of a policy rests on."""
+    from bitplan.policies.realise.trained_file import Origin
+
+    calibration, test = (_images_hash(x) for x in (trained.data.calibration_x, trained.data.test_x))
+    weights = weights_hash(trained.weights)
+    return Origin(trained.network.content_hash, weights, policy_hash(policy).hex(), calibration, test)
+
+
+def _images_hash(images: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{images.dtype} {images.shape}".encode())
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
 
 
 def training_images(
@@ -145,23 +169,3 @@ def _settings(config: Config) -> Any:
     from bitplan.policies.realise.finetune import parse_settings
 
     return parse_settings(config.finetune_options, epochs=config.finetune, seed=config.seed)
-
-
-def _planned(policy: Policy) -> dict[str, Any]:
-    predicted = policy.predicted
-    return {
-        "file_bytes": predicted.get("file_bytes"),
-        "loss": predicted.get("loss"),
-        "agreement": None,
-        "accuracy": None,
-    }
-
-
-def _stage(outcome: Outcome) -> dict[str, Any]:
-    evaluation = outcome.evaluation
-    return {
-        "file_bytes": outcome.file_bytes,
-        "loss": evaluation.loss if evaluation else None,
-        "agreement": evaluation.agreement if evaluation else None,
-        "accuracy": evaluation.accuracy if evaluation else None,
-    }

@@ -31,6 +31,7 @@ from bitplan.user_code import import_function
 
 if TYPE_CHECKING:
     from bitplan.policies.realise import Realisation, Recovered, Watch
+    from bitplan.policies.realise.warm import WarmStart
 
 TIMINGS = 3
 BUSY = 1.15
@@ -60,14 +61,20 @@ class CarriedOut:
 
 
 def recovered(
-    trained: Trained, policy: Policy, config: Config, reporter: Reporter, watch: Watch | None = None
+    trained: Trained,
+    policy: Policy,
+    config: Config,
+    reporter: Reporter,
+    *,
+    warm: WarmStart | None = None,
+    watch: Watch | None = None,
 ) -> Recovered:
     """Realises the policy on the calibration images, going on where an interrupted run was, and says what rounding and
-    each step of recovery came to. `watch`: see `recover`."""
+    each step of recovery came to. `warm`: a trained network to begin with in the place of full precision; `watch`: see `recover`."""
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = cache_folder() / "recovery" / f"{recovery_key(trained, policy, config)}.journal"
+    path = cache_folder() / "recovery" / f"{recovery_key(trained, policy, config, warm)}.journal"
     with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
             trained.network,
@@ -77,6 +84,7 @@ def recovered(
             steps,
             method=config.ranges,
             tune_epochs=config.tune_epochs,
+            warm=warm,
             records=journal,
             progress=report,
             watch=watch,
@@ -111,7 +119,7 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
     )
 
 
-def recovery_key(trained: Trained, policy: Policy, config: Config) -> str:
+def recovery_key(trained: Trained, policy: Policy, config: Config, warm: WarmStart | None = None) -> str:
     """All that a realisation depends on."""
     from bitplan.profiles.measure_loss import CODE, profile_hashes
 
@@ -119,7 +127,8 @@ def recovery_key(trained: Trained, policy: Policy, config: Config) -> str:
     hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
     steps = config.recovery_steps
     tuned = [config.tune_epochs] if TUNE in steps else []
-    text = json.dumps([hashes, policy_hash(policy).hex(), steps, config.ranges, *tuned], sort_keys=True)
+    beginning = [warm.content_hash] if warm else []
+    text = json.dumps([hashes, policy_hash(policy).hex(), steps, config.ranges, *tuned, *beginning], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

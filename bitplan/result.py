@@ -62,6 +62,8 @@ class Result:
     hints: Mapping[str, Any] = field(default_factory=dict)
     finetuning: Mapping[str, Any] | None = None
     """What `--finetune` came to, stage by stage (bitplan/finetuning.py)."""
+    replanning: Mapping[str, Any] | None = None
+    """What `optimize replan` came to (bitplan/replanning.py)."""
 
     @property
     def exit_code(self) -> int:
@@ -113,6 +115,8 @@ class Result:
             result["recovery"] = [asdict(gain) for gain in outcome.recovery]
         if self.finetuning is not None:
             result["finetuning"] = dict(self.finetuning)
+        if self.replanning is not None:
+            result["replanning"] = dict(self.replanning)
         if self.comparison:
             result["comparison"] = [outcome_json(other) for other in self.comparison]
         return result

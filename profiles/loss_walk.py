@@ -5,7 +5,7 @@ begin the walk anywhere, so that the choices can be shared out among several."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,12 +20,13 @@ from bitplan.policies.realise.front import Front, Images, count_images, peak_byt
 from bitplan.policies.realise.pipeline import code_formats, quantise
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.subject import Subject
+from bitplan.policies.realise.warm import WarmStart
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.metrics import Labels, Outputs
 from bitplan.profiles.workers import HERE, Workers, carry_out
 from bitplan.recovery_names import CORRECT, DEFAULT_RANGES
 from bitplan.simulate import Simulator
-from bitplan.variant import F32, FLOAT32, U8, Variant
+from bitplan.variant import FLOAT32, Variant
 
 Choice = tuple[str, Variant]
 Vector = NDArray[np.float32]
@@ -49,6 +50,9 @@ class Job:
     recovery: tuple[str, ...] = (CORRECT,)
     """The steps (recovery_names.LAYER_STEPS) that every choice gets."""
     range_method: str = DEFAULT_RANGES
+    around: WarmStart | None = None
+    """A trained network that choices are put into, one at a time, in the place of full precision; outputs are compared
+    with those of full precision all the same. It must have the ranges of all formats that choices read."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,11 @@ class Walk:
         self.simulator = Simulator(job.network, job.weights)
         self.chunks = slices(0, count_images(job.images), chunk_size(self.simulator, job))
         # Fronts only move forwards, and a variant can reach back to operations before its layer.
-        places = [Place(job.network, node, job.choices) for node in job.network.layers]
+        around = job.around
+        self._around = (around.layers, around.ranges, derive_formats(job.network, around.variants)) if around else ()
+        """What every layer but the changed one is, as arguments of Front.advance; nothing: full precision."""
+        before = around.variants if around else None
+        places = [Place(job.network, node, job.choices, before) for node in job.network.layers]
         self.places = sorted((place for place in places if place.variants), key=lambda place: place.start)
         self.place_of = {place.node.name: place for place in self.places}
         self.encoded: dict[Choice, EncodedLayer] = {}
@@ -109,8 +117,11 @@ class Walk:
     def basis(self) -> Basis:
         """Computed where it was not given."""
         job = self.job
-        formats = code_formats(variant for place in self.places for variant in place.variants)
-        ranges = calibrate(self.simulator, job.images, formats, batch=job.batch, method=job.range_method)
+        if job.around:
+            ranges = job.around.ranges
+        else:
+            formats = code_formats(variant for place in self.places for variant in place.variants)
+            ranges = calibrate(self.simulator, job.images, formats, batch=job.batch, method=job.range_method)
         parts = []
         for part in slices(0, count_images(job.images), job.batch):
             outputs = self.simulator.outputs(take(job.images, part))
@@ -118,14 +129,18 @@ class Walk:
         return Basis(ranges, {name: np.concatenate([part[name] for part in parts]) for name in job.network.outputs})
 
     def front(self, chunk: int, position: int) -> Front:
-        """The full-precision values of a chunk at a position; to be forked before it is moved."""
+        """The values of a chunk at a position with no choice in place; to be forked before it is moved."""
         kept = self._front
         if kept is None or kept[0] != chunk or kept[1].position > position:
             self._front = kept = None  # the memory holds the values of one chunk
             images = take(self.job.images, self.chunks[chunk])
             self._front = kept = chunk, Front.of_images(self.simulator, images, self.job.batch)
-        kept[1].advance(position)
+        kept[1].advance(position, *self._around)
         return kept[1]
+
+    def with_choice(self, choice: Choice) -> dict[str, EncodedLayer]:
+        """The layers of the network with this choice in place, which has been recovered."""
+        return {**(self.job.around.layers if self.job.around else {}), choice[0]: self.encoded[choice]}
 
     def recover(self, choices: Iterable[Choice]) -> None:
         """Local recovery of the choices that have not had it, on inputs that differ from full precision by their format
@@ -139,7 +154,8 @@ class Walk:
 
     def _recovered(self, front: Front, place: Place, variant: Variant) -> EncodedLayer:
         subject = self._subject_of(front, place, variant)
-        layer = quantise(self.job.network, place.node, self.job.weights, variant)
+        around = self.job.around
+        layer = quantise(self.job.network, place.node, around.floats if around else self.job.weights, variant)
         for recover in recoveries(self.job.recovery):
             layer = recover(subject, layer)
         return layer
@@ -148,12 +164,13 @@ class Walk:
         """Variants that read a layer's input alike share it, with what recovery has found out about that input."""
         kept = self._subject
         if kept is None or kept[:2] != (place.node, variant.activation):
-            position = self.job.network.nodes.index(place.node)
+            position, around = self.job.network.nodes.index(place.node), self.job.around
             formats = place.formats(variant)
             full, quantised = front.fork(), front.fork()
-            full.advance(position)
-            quantised.advance(position, None, self.basis.ranges, formats)
-            subject = Subject(place.node, full, quantised, self.basis.ranges, formats)
+            full.advance(position, *self._around)
+            quantised.advance(position, around.layers if around else None, self.basis.ranges, formats)
+            reference = around.reference(place.node.name, self.job.network) if around else None
+            subject = Subject(place.node, full, quantised, self.basis.ranges, formats, reference)
             self._subject = kept = place.node, variant.activation, subject
         return kept[2]
 
@@ -178,7 +195,7 @@ class Singles:
         # In the first chunk one by one as the walk gets there; in later ones all at once, as it has to go back for them.
         walk.recover([choice] if unit.chunk == 0 or choice in walk.encoded else walk.wanted)
         start = walk.place_of[unit.layer].start
-        layers, chunk = {unit.layer: walk.encoded[choice]}, walk.chunks[unit.chunk]
+        layers, chunk = walk.with_choice(choice), walk.chunks[unit.chunk]
         found = []
         batches = walk.front(unit.chunk, start).batches
         for part, values in zip(slices(chunk.start, chunk.stop, walk.job.batch), batches, strict=True):
@@ -237,22 +254,28 @@ class LossWalk:
 
 
 class Place:
-    """A layer with the variants that are wanted for it, and the number of the first node that they change."""
+    """A layer with the variants that are wanted for it, and the number of the first node that they change. `around`: the
+    variants of all layers before the change; float32 if not given."""
 
-    def __init__(self, network: Network, node: Node, choices: frozenset[Choice]) -> None:
+    def __init__(
+        self, network: Network, node: Node, choices: frozenset[Choice], around: Mapping[str, Variant] | None = None
+    ) -> None:
         self.network, self.node = network, node
+        self.around = around or {layer.name: FLOAT32 for layer in network.layers}
         self.variants = sorted(variant for name, variant in choices if name == node.name)
         starts = [network.nodes.index(node)]
+        before = derive_formats(network, self.around).read
         for variant in self.variants:
-            if variant.activation != F32:
-                # Operations without weights before the layer compute in u8 too, if nobody else reads them in f32.
-                read = self.formats(variant).read
-                starts += [number for number, other in enumerate(network) if read.get(other.name) == U8]
+            # Operations without weights before the layer read other formats too, if that depends on it.
+            after = self.formats(variant).read
+            starts += [
+                number for number, other in enumerate(network) if before.get(other.name) != after.get(other.name)
+            ]
         self.start = min(starts)
 
     def formats(self, variant: Variant) -> Formats:
         """The formats where this layer alone is changed."""
-        return derive_formats(self.network, {n.name: FLOAT32 for n in self.network.layers} | {self.node.name: variant})
+        return derive_formats(self.network, {**self.around, self.node.name: variant})
 
 
 def chunk_size(simulator: Simulator, job: Job) -> int:

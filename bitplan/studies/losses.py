@@ -74,7 +74,7 @@ class HeldBackLosses:
             _told(watch, stage, found, config)
 
         try:
-            result = recovered(fitted, policy, config, reporter, after).realisation
+            result = recovered(fitted, policy, config, reporter, watch=after).realisation
         except Exception:  # pruned, as a rule: nobody goes on from there
             path = cache_folder() / "recovery" / f"{recovery_key(fitted, policy, config)}.journal"
             with suppress(OSError):

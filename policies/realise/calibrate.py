@@ -1,12 +1,13 @@
-"""The ranges of every value, from the full-precision network's values on calibration images."""
+"""The ranges of every value, from a network's values on calibration images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bitplan.formats import Range
+from bitplan.encodings import EncodedLayer
+from bitplan.formats import Range, Ranges
 from bitplan.network import SAME_RANGE, Input
 from bitplan.policies.realise.front import Images, count_images, default_batch, slices, take
 from bitplan.policies.realise.range_methods import best_range, whole
@@ -23,8 +24,11 @@ def calibrate(
     *,
     batch: int | None = None,
     method: str = DEFAULT_RANGES,
+    layers: Mapping[str, EncodedLayer] | None = None,
+    ranges: Ranges | None = None,
 ) -> dict[str, dict[str, Range]]:
-    """For every value a range in each of `formats` (of codes), from raw images [N, C, H, W].
+    """For every value a range in each of `formats` (of codes), from raw images [N, C, H, W]. The values are those of full
+    precision, or those that the network has with these `layers` and `ranges`.
 
     Each range is found by one of the methods of range_methods.py. In u8, a network input of bytes covers all that 0..255 can become in
     preprocessing, any other input all that occurs, and operations of SAME_RANGE share their input's range.
@@ -39,22 +43,22 @@ def calibrate(
         if formats and not (only_u8 and isinstance(node.op, SAME_RANGE))
     }
     for part in parts:
-        for name, value in simulator.values(part, keep=spreads).items():
+        for name, value in simulator.values(part, layers, ranges, spreads).items():
             spreads[name].extend(value, name)
     for part in parts:
-        for name, value in simulator.values(part, keep=spreads).items():
+        for name, value in simulator.values(part, layers, ranges, spreads).items():
             spreads[name].fill(value)
-    ranges: dict[str, dict[str, Range]] = {}
+    result: dict[str, dict[str, Range]] = {}
     for node in simulator.network:
-        found = ranges[node.name] = {}
+        found = result[node.name] = {}
         for form in formats:
             if form == U8 and isinstance(node.op, SAME_RANGE):
-                found[form] = ranges[node.inputs[0]][form]
+                found[form] = result[node.inputs[0]][form]
             elif form == U8 and isinstance(node.op, Input):
                 found[form] = whole(*_input_bounds(simulator, images, node.name, spreads[node.name]))
             else:
                 found[form] = best_range(spreads[node.name], form, method)
-    return ranges
+    return result
 
 
 def _input_bounds(simulator: Simulator, images: Images, name: str, seen: Spread) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from bitplan.policies.realise.checkpoint import LayerRecords
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.front import Front, Images, count_images, default_batch, peak_bytes, take
 from bitplan.policies.realise.subject import Recovery, Subject
+from bitplan.policies.realise.warm import WarmStart
 from bitplan.policies.variants import supports
 from bitplan.recovery_names import DEFAULT_RANGES
 from bitplan.simulate import Simulator
@@ -61,6 +62,7 @@ def realise(
     recoveries: Sequence[Recovery] = (correct,),
     batch: int | None = None,
     memory: int = MEMORY,
+    warm: WarmStart | None = None,
     finished: LayerRecords | None = None,
     progress: Progress | None = None,
 ) -> Realisation:
@@ -69,6 +71,8 @@ def realise(
     `ranges` are calibrated by `method` (range_methods.py) if not given. If the values of all images do not fit into
     `memory` bytes, recovery uses as many images as do; a channel's statistics come from all pixels, so large images need
     fewer of them.
+    With `warm`, layers that keep their variant are taken from there and only corrected, if anything is recovered at all;
+    others are made of its floats, to be like the trained layer; its ranges must be those given.
     Layers that are in `finished` are taken from there, others are put there once they are recovered.
     With every layer float32 the network stays bit-identical. Raises UsageError for a missing or unknown layer.
     """
@@ -83,10 +87,15 @@ def realise(
     else:
         held = {name: dict(by_format) for name, by_format in ranges.items()}
     formats = derive_formats(network, variants)
-    layers = {node.name: quantise(network, node, weights, variants[node.name]) for node in network.layers}
+    layers = {
+        node.name: (warm.kept(node.name, variants[node.name]) if warm else None)
+        or quantise(network, node, warm.floats if warm else weights, variants[node.name])
+        for node in network.layers
+    }
     if all(variant == FLOAT32 for variant in variants.values()):
         return Realisation(layers, held)
     images = take(images, slice(min(count_images(images), max(1, memory // (2 * peak_bytes(simulator))))))
+    trained = (warm.layers, held, derive_formats(network, warm.variants)) if warm else ()
     full = Front.of_images(simulator, images, batch)
     quantised = full.fork()
     finished = finished or LayerRecords(None, "")
@@ -94,14 +103,15 @@ def realise(
         if progress:
             progress(done, len(network.layers), f"{node.name} as {variants[node.name]}")
         position = network.nodes.index(node)
-        full.advance(position)
+        full.advance(position, *trained)
         quantised.advance(position, layers, held, formats)
         known = finished.get(node.name, network.weight_shape(node), variants[node.name])
         if known is not None:
             layers[node.name] = known
             continue
-        subject = Subject(node, full, quantised, held, formats)
-        for recover in recoveries:
+        subject = Subject(node, full, quantised, held, formats, warm.reference(node.name, network) if warm else None)
+        taken_over = warm is not None and warm.kept(node.name, variants[node.name]) is not None
+        for recover in [correct][: len(recoveries)] if taken_over else recoveries:
             layers[node.name] = recover(subject, layers[node.name])
         finished.add(node.name, layers[node.name])
     if progress:

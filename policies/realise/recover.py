@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitplan.errors import UsageError
 from bitplan.formats import Range
 from bitplan.network import Network, Weights
 from bitplan.policies.realise.block_rounding import learn_rounding
@@ -18,6 +19,7 @@ from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import MEMORY, Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.tune import EPOCHS, tune
+from bitplan.policies.realise.warm import WarmStart
 from bitplan.recovery_names import BLOCKS, DEFAULT_RANGES, EQUALISE, LAYER_STEPS, STEPS, Gain, layer_steps
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, Variant
@@ -49,6 +51,7 @@ def recover(
     *,
     method: str = DEFAULT_RANGES,
     tune_epochs: int = EPOCHS,
+    warm: WarmStart | None = None,
     records: Records | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -59,10 +62,16 @@ def recover(
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
     is left out. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
     are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
-    behind the last finished layer, block or epoch. `watch` is told what rounding and each step left as the best so far, and
-    may end all by an exception. Raises as `realise`.
+    behind the last finished layer, block or epoch. `warm`: a trained network to begin with, as in `realise`; its ranges
+    are completed by those that it lacks. `watch` is told what rounding and each step left as the best so far, and may end all
+    by an exception. Raises as `realise`, and UsageError where weights of a trained network would be equalised.
     """
     fitted, held_back = split(images)
+    if warm:
+        if EQUALISE in steps:
+            raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of recovery")
+        formats = code_formats(variants.values())
+        warm = warm.with_ranges(Simulator(network, weights), fitted, formats, method=method)
     if held_back is None or all(variant == FLOAT32 for variant in variants.values()):
         alone = layer_steps(steps)
         result = realise(
@@ -70,13 +79,15 @@ def recover(
             weights,
             fitted,
             variants,
+            ranges=warm.ranges if warm else None,
             method=method,
             recoveries=recoveries(alone),
+            warm=warm,
             finished=LayerRecords(records, " ".join(alone)),
             progress=progress,
         )
         return Recovered(result, ())
-    job = Job(network, variants, fitted, method, records, progress)
+    job = Job(network, variants, fitted, method, warm, records, progress)
     judge = Judge(Simulator(network, weights), held_back, watch)
     source = job.source(weights)
     judge(ROUNDED, job.layer_by_layer(source, ()))
@@ -136,11 +147,15 @@ class Job:
     variants: Mapping[str, Variant]
     fitted: Images
     method: str
+    warm: WarmStart | None
     records: Records | None
     progress: Progress | None
 
     def source(self, weights: Weights) -> Source:
-        """Calibrates the ranges."""
+        """Calibrates the ranges, where they are not those of a trained network."""
+        if self.warm:
+            ranges = {name: dict(by_format) for name, by_format in self.warm.ranges.items()}
+            return Source(weights, Simulator(self.network, weights), ranges)
         if self.progress:
             self.progress(0, len(self.network.layers), "activation ranges")
         simulator, formats = Simulator(self.network, weights), code_formats(self.variants.values())
@@ -156,6 +171,7 @@ class Job:
             self.variants,
             ranges=source.ranges,
             recoveries=recoveries(layer_steps(steps)),
+            warm=self.warm,
             finished=LayerRecords(self.records, " ".join(steps)),
             progress=self.progress,
         )

@@ -22,15 +22,28 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A layer as it was trained, which another encoding of it is to be like: the layer with the network's ranges and formats,
+    and its weight before it was rounded, float32 of any shape with the same elements."""
+
+    layer: EncodedLayer
+    ranges: Ranges
+    formats: Formats
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Subject:
     """A layer between two fronts that stand at it: `full`, the full-precision network on the calibration images, and
-    `quantised`, the same images behind the layers that were realised already, read through `formats`."""
+    `quantised`, the same images behind the layers that were realised already, read through `formats`. With a `reference`,
+    the trained network that it is of stands in the place of full precision, and `full` is its front."""
 
     node: Node
     full: Front
     quantised: Front
     ranges: Ranges
     formats: Formats
+    reference: Reference | None = None
     _found: dict[Callable[[Subject], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, find: Callable[[Subject], Found]) -> Found:
@@ -45,14 +58,10 @@ class Subject:
         full-precision network, and in the quantised one with `layer` in its place."""
         bare = replace(self.node, op=_bare(self.node.op))
         held = first_range(self.quantised.simulator.network, self.node, self.formats, self.ranges)
-        theirs = self.full.inputs(self.node)
         ours = self.quantised.inputs(self.node, self.ranges, self.formats)
         with torch.inference_mode():
-            for full, quantised in zip(theirs, ours, strict=True):
-                yield (
-                    _by_channel(self.full.simulator.node(bare, full[:1]), bare),
-                    _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer, held), bare),
-                )
+            for full, quantised in zip(self._wanted(bare), ours, strict=True):
+                yield full, _by_channel(self.quantised.simulator.node(bare, quantised[:1], layer, held), bare)
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch, what the layer reads behind the realised prefix, and what it makes before residual and
@@ -60,12 +69,25 @@ class Subject:
         bare = replace(self.node, op=_bare(self.node.op))
         ours = self.quantised.inputs(self.node, self.ranges, self.formats)
         with torch.inference_mode():
-            for full, quantised in zip(self.full.inputs(self.node), ours, strict=True):
-                yield quantised[0], _by_channel(self.full.simulator.node(bare, full[:1]), bare)
+            for full, quantised in zip(self._wanted(bare), ours, strict=True):
+                yield quantised[0], full
+
+    def _wanted(self, bare: Node) -> Iterator[Tensor]:
+        """Batch by batch, what the layer makes in the network that it is to be like, as rows by channel."""
+        known, simulator = self.reference, self.full.simulator
+        if known is None:
+            for read in self.full.inputs(self.node):
+                yield _by_channel(simulator.node(bare, read[:1]), bare)
+            return
+        held = first_range(simulator.network, self.node, known.formats, known.ranges)
+        for read in self.full.inputs(self.node, known.ranges, known.formats):
+            yield _by_channel(simulator.node(bare, read[:1], known.layer, held), bare)
 
     @property
     def weight(self) -> NDArray[np.float32]:
-        """The layer's weight in full precision."""
+        """The layer's weight that levels are chosen for: in full precision, or as it was trained."""
+        if self.reference is not None:
+            return self.reference.weight
         return np.asarray(self.full.simulator.arrays(self.node)[0].numpy())
 
     @property

@@ -26,6 +26,7 @@ def walk_cost(job: Job) -> Cost:
     """Of a LossWalk: ranges and full outputs (three passes), the values in front of the layers (one), and each choice
     from where it begins to the end."""
     left = shares_left(job.network)
-    places = [Place(job.network, node, job.choices) for node in job.network.layers]
+    around = job.around.variants if job.around else None
+    places = [Place(job.network, node, job.choices, around) for node in job.network.layers]
     passes = sum(left[place.start] * len(place.variants) for place in places)
     return Cost(sum(len(place.variants) for place in places) + 4, passes + 4)

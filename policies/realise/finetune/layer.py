@@ -48,11 +48,16 @@ class TrainedLayer(nn.Module):
 
     def encoded(self) -> EncodedLayer:
         """The layer as the file holds it, batch norm folded."""
+        return self.rule.encoded(*self._gain_and_bias())
+
+    def floats(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight [out, in / groups, height, width] and bias [out] before they are rounded, float32, batch norm folded."""
+        gain, bias = self._gain_and_bias()
+        return self.rule.floats(gain), np.array(bias, np.float32)
+
+    def _gain_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
         bias = self.bias.detach().numpy()
-        if self.norm is None:
-            return self.rule.encoded(np.ones_like(bias), bias)
-        gain, shift = self.norm.folded()
-        return self.rule.encoded(gain, shift)
+        return (np.ones_like(bias), bias) if self.norm is None else self.norm.folded()
 
 
 class Norm(nn.Module):

@@ -16,13 +16,15 @@ from bitplan.policies.realise.finetune.layer import TrainedLayer
 from bitplan.policies.realise.finetune.rules import rule_for
 from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.policies.realise.pipeline import Realisation, quantise
+from bitplan.policies.realise.warm import WarmStart
 from bitplan.simulate import input_formats, range_source
 from bitplan.variant import F32, U8, Variant
 
 
 class TrainedNetwork(nn.Module):
     """Executes the network as `Simulator` does, but that sums are of fake-quantised floats and not of codes: equal up to
-    rounding, and to what a value does that lies that near a threshold. Begins with the layers and ranges of `start`."""
+    rounding, and to what a value does that lies that near a threshold. Begins with the layers and ranges of `start`, and
+    with latent weights near the floats of `warm`, or near full precision without."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class TrainedNetwork(nn.Module):
         variants: Mapping[str, Variant],
         start: Realisation,
         settings: Settings,
+        warm: WarmStart | None = None,
     ) -> None:
         super().__init__()
         self.network, self.start, self.settings = network, start, settings
@@ -39,11 +42,15 @@ class TrainedNetwork(nn.Module):
         for node in network.layers:
             shape = network.weight_shape(node)
             size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
-            weight = np.asarray(weights[f"{node.name}.weight"], np.float32).reshape(size)
-            nearest = quantise(network, node, weights, variants[node.name])
+            floats = warm.floats if warm else weights
+            weight = np.asarray(floats[f"{node.name}.weight"], np.float32).reshape(size)
+            # A trained layer's floats are rounded to itself, and to its scale.
+            kept = warm.kept(node.name, variants[node.name]) if warm else None
+            nearest = kept or quantise(network, node, floats, variants[node.name])
             rule = rule_for(weight, nearest, start.layers[node.name], settings)
             normalise = settings.normalise and variants[node.name].activation != F32
             layers[node.name] = TrainedLayer(node, rule, normalise=normalise)
+        self._shapes = {node.name: weights[f"{node.name}.weight"].shape for node in network.layers}
         self._names = {name: number for number, name in enumerate(layers)}  # names may hold dots, keys may not
         self.layers = nn.ModuleList(layers.values())
         self._codes: dict[tuple[str, str], int] = {}
@@ -99,6 +106,15 @@ class TrainedNetwork(nn.Module):
                 elif form == U8 and isinstance(node.op, SAME_RANGE) and self._shares_range(node):
                     ranges[node.name][U8] = ranges[node.inputs[0]][U8]
         return Realisation(layers, ranges)
+
+    def floats(self) -> dict[str, np.ndarray]:
+        """The weights as they are now, before they are rounded: those of the layers, named and shaped as in Weights."""
+        found = {}
+        for node in self.network.layers:
+            weight, bias = self.layer(node.name).floats()
+            found[f"{node.name}.weight"] = weight.reshape(self._shapes[node.name])
+            found[f"{node.name}.bias"] = bias
+        return found
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

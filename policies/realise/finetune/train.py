@@ -28,6 +28,7 @@ from bitplan.policies.realise.finetune.optimisers import Optimisers
 from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.policies.realise.pipeline import Progress, Realisation, check_variants, realise
 from bitplan.policies.realise.subject import Subject
+from bitplan.policies.realise.warm import WarmStart, following
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -42,9 +43,11 @@ CORRECTED_ON = 512
 @dataclass(frozen=True)
 class Finetuned:
     """The best realisation, the history of all epochs (the first entry is the start), the number of the best one, and
-    whether the last relative correction helped. `best` is what the result has on the held-back images."""
+    whether the last relative correction helped. `best` is what the result has on the held-back images; `floats` are the
+    layers' weights and biases before they are rounded to it, named and shaped as in Weights."""
 
     realisation: Realisation
+    floats: dict[str, NDArray[np.float32]]
     history: list[Epoch]
     best_epoch: int
     best: Epoch
@@ -58,6 +61,7 @@ def finetune(
     variants: Mapping[str, Variant],
     start: Realisation,
     *,
+    warm: WarmStart | None = None,
     labels: NDArray[np.integer] | None = None,
     settings: Settings | None = None,
     loss: Loss | None = None,
@@ -69,6 +73,7 @@ def finetune(
 ) -> Finetuned:
     """Trains what `realise` made of a policy, on raw images [N, ...] of which some are held back to choose the epoch by.
 
+    `warm`: an earlier training whose weights before rounding latent weights begin with.
     `loss` replaces distillation; it needs a name for the checkpoint to be known by. `checkpoint` is written after every
     epoch; a training that finds its own there goes on from it, to the same bits. No epoch is begun that would take the
     training beyond `seconds`. With every layer float32 the start comes back as it is, the network bit-identical.
@@ -84,9 +89,12 @@ def finetune(
         raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
     if all(variant == FLOAT32 for variant in variants.values()):
         nothing = Epoch(None, 0.0, 1.0)
-        return Finetuned(start, [nothing], 0, nothing)
-    key = training_key(network, weights, images, variants, start, labels, settings, loss_name)
-    training = Training(network, weights, images, variants, start, labels, settings, loss, key)
+        floats = {
+            f"{n.name}.{part}": weights[f"{n.name}.{part}"] for n in network.layers for part in ("weight", "bias")
+        }
+        return Finetuned(start, floats, [nothing], 0, nothing)
+    key = training_key(network, weights, images, variants, start, warm, labels, settings, loss_name)
+    training = Training(network, weights, images, variants, start, warm, labels, settings, loss, key)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return training.run(checkpoint, seconds, progress, on_epoch)
@@ -102,6 +110,7 @@ class Training:
         images: Images,
         variants: Mapping[str, Variant],
         start: Realisation,
+        warm: WarmStart | None,
         labels: NDArray[np.integer] | None,
         settings: Settings,
         loss: Loss | None,
@@ -118,7 +127,7 @@ class Training:
         held_labels = None if known is None else known[held]
         self.held_back = HeldBack(network, self.simulator, images[held], held_labels, self.loss)
         self.augment = augmentation(settings.augment, tuple(images.shape[1:]))
-        self.trained = TrainedNetwork(network, weights, variants, start, settings)
+        self.trained = TrainedNetwork(network, weights, variants, start, settings, warm)
         self.batch = min(settings.batch, len(chosen))
         self.steps = len(chosen) // self.batch
 
@@ -210,15 +219,17 @@ class Training:
         """The best epoch's layers, with a last relative correction if that helps on the held-back images."""
         best, corrected = state.history[state.best_epoch], False
         realisation = self.start
+        self.trained.load_state_dict(state.best)
+        floats = self.trained.floats()
         if state.best_epoch:
-            self.trained.load_state_dict(state.best)
             self.trained.advance(state.best_epoch / self.settings.epochs)
             realisation = self.trained.realisation()
             other = self._corrected(realisation)
             found = self.held_back.measure(other, best.loss)
             if found.held_back < best.held_back:
+                floats = following(floats, realisation.layers, other.layers)
                 realisation, best, corrected = other, found, True
-        return Finetuned(realisation, state.history, state.best_epoch, best, corrected)
+        return Finetuned(realisation, floats, state.history, state.best_epoch, best, corrected)
 
     def _corrected(self, realisation: Realisation) -> Realisation:
         def trained(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
@@ -235,6 +246,7 @@ def training_key(
     images: Images,
     variants: Mapping[str, Variant],
     start: Realisation,
+    warm: WarmStart | None,
     labels: NDArray[np.integer] | None,
     settings: Settings,
     loss_name: str,
@@ -252,6 +264,8 @@ def training_key(
     ]
     digest.update(json.dumps(described, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(images).tobytes())
+    if warm is not None:
+        digest.update(warm.content_hash.encode())
     digest.update(b"" if labels is None else np.asarray(labels, np.int64).tobytes())
     held = {name: {form: [r.scale, r.zero_point] for form, r in found.items()} for name, found in start.ranges.items()}
     digest.update(json.dumps(held, sort_keys=True).encode())

@@ -51,6 +51,11 @@ class Rule(nn.Module, ABC):
         """The latent weights in units of the first scale."""
         return self.latent * self.magnitude
 
+    def position(self) -> Tensor:
+        """The latent weights in units of the present scale: what `ratio` rounds. Rules whose levels follow from a learned
+        step divide by it."""
+        return self.steps()
+
     @abstractmethod
     def ratio(self) -> Tensor:
         """The weight in units of `scale`: levels forwards, a straight-through gradient backwards."""
@@ -77,6 +82,13 @@ class Rule(nn.Module, ABC):
     def thresholds(self) -> list[nn.Parameter]:
         """Parameters with an Adam of their own, without decay."""
         return []
+
+    @torch.no_grad()
+    def floats(self, gain: Floats) -> Floats:
+        """The weight before it is rounded, times `gain` [out]: float32 [out, in / groups, height, width]. It is what other
+        encodings of the trained layer begin with."""
+        found = (self.scale() * self.position()).numpy() * gain.reshape(-1, 1, 1, 1)
+        return np.asarray(found, np.float32)
 
     @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:

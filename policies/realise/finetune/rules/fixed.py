@@ -28,6 +28,9 @@ class Fixed(Rule):
     def weights(self) -> list[nn.Parameter]:
         return []
 
+    def position(self) -> Tensor:
+        return self.levels
+
     def ratio(self) -> Tensor:
         return self.levels
 

@@ -27,6 +27,10 @@ class Floats32(Rule):
         return self.latent
 
     @torch.no_grad()
+    def floats(self, gain: Floats) -> Floats:
+        return np.asarray(self.latent.numpy() * gain.reshape(-1, 1, 1, 1), np.float32)
+
+    @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
-        values = (self.latent.numpy() * gain.reshape(-1, 1, 1, 1)).astype(np.float32)
+        values = self.floats(gain)
         return EncodedLayer(self.start.variant, self.start.shape, np.asarray(bias, np.float32), values=values)

@@ -33,8 +33,11 @@ class Grid(Rule):
         high = torch.where(levels >= self.top, torch.inf, levels + inner)
         return torch.minimum(torch.maximum(latent, low), high)
 
+    def position(self) -> Tensor:
+        return self.steps() * (-self.rho).exp()
+
     def ratio(self) -> Tensor:
-        r = self.steps() * (-self.rho).exp()
+        r = self.position()
         nearest = 2 * (r / 2).floor() + 1 if self.odd else r.round()
         reach = self.top + self.half_cell
         return level_of(nearest.clamp(-self.top, self.top), r, -reach, reach)

@@ -44,8 +44,7 @@ class UnderRate(Rule):
         high = torch.where(levels >= self.top, torch.inf, levels + inner)
         return torch.minimum(torch.maximum(latent, low), high)
 
-    def learned_steps(self) -> Tensor:
-        """r, the latent weights in units of the learned scale."""
+    def position(self) -> Tensor:
         return self.steps() * (-self.rho).exp()
 
     def levels(self, r: Tensor, multiplier: float) -> Tensor:
@@ -59,11 +58,11 @@ class UnderRate(Rule):
         self.done.fill_(progress)
         share = min(1.0, progress / REACHED_AT)
         target = self.first_bits + share * (self.bits - self.first_bits)
-        excess = order0_entropy(self.levels(self.learned_steps(), float(self.multiplier))) - target
+        excess = order0_entropy(self.levels(self.position(), float(self.multiplier))) - target
         self.multiplier.add_(SPEED * excess).clamp_(0, LARGEST)
 
     def ratio(self) -> Tensor:
-        r = self.learned_steps()
+        r = self.position()
         reach = self.top + 0.5
         return level_of(self.levels(r, float(self.multiplier)), r, -reach, reach)
 
@@ -72,7 +71,7 @@ class UnderRate(Rule):
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         encoding = encoding_of(self.start.variant)
         if isinstance(encoding, Coded):  # exactly: tables count, and contexts
-            ideal = self.learned_steps()
+            ideal = self.position()
             levels = self.levels(ideal, float(self.multiplier)).numpy().astype(np.int8)
             levels = encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
         else:
@@ -81,7 +80,7 @@ class UnderRate(Rule):
 
     def within_rate(self) -> Tensor:
         """The levels under the smallest multiplier, from the present one on, whose entropy is at most the rate."""
-        r, multiplier = self.learned_steps(), float(self.multiplier)
+        r, multiplier = self.position(), float(self.multiplier)
         levels = self.levels(r, multiplier)
         while order0_entropy(levels) > self.bits and levels.any():
             multiplier += 0.01

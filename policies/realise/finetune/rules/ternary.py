@@ -19,8 +19,11 @@ class LearnedStep(Rule):
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         return placed_around(latent, levels, torch.tensor(0.5))
 
+    def position(self) -> Tensor:
+        return self.steps() * (-self.rho).exp()
+
     def ratio(self) -> Tensor:
-        r = self.steps() * (-self.rho).exp()
+        r = self.position()
         return level_of(r.round().clamp(-1, 1), r, -1.5, 1.5)
 
 

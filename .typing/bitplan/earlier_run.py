@@ -1,0 +1,1 @@
+../../bitplan/earlier_run.py

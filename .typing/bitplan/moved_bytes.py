@@ -1,0 +1,1 @@
+../../bitplan/moved_bytes.py

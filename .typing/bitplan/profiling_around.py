@@ -1,0 +1,1 @@
+../../bitplan/profiling_around.py

@@ -1,0 +1,1 @@
+../../bitplan/replan_cli.py

@@ -1,0 +1,1 @@
+../../bitplan/stage_table.py

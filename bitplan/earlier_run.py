@@ -1,0 +1,140 @@
+"""The output folder of an earlier run with fine-tuning, as what `optimize replan` begins with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitplan.config import Config, load_config, merge
+from bitplan.errors import DataError, UsageError
+from bitplan.finetuning import CHECKPOINT, TRAINED, origin
+from bitplan.policies.policy import Policy
+from bitplan.policies.policy_file import policy_hash, read_policy
+from bitplan.trained import Trained
+from bitplan.workflow import ARTIFACT, CONFIG, POLICY, RESULT
+
+if TYPE_CHECKING:
+    from bitplan.policies.realise.trained_file import Origin
+    from bitplan.policies.realise.warm import WarmStart
+
+TRAINING = ("finetune", "finetune_time", "finetune_options", "train_data", "loss")
+"""Keys that say how to train; of an earlier run they count only where training is asked for again."""
+REPLANNED = "replanned"
+"""Folder inside the earlier one where results go unless another is named."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What lies in the folder: the policy and the artifact of the fine-tuned network, what the training rests on, the
+    stages of its life as `result.json` has them, and the configuration."""
+
+    folder: Path
+    config: Config
+    policy: Policy
+    artifact: bytes
+    origin: Origin
+    stages: Mapping[str, Any]
+
+    def start(self, trained: Trained, config: Config) -> WarmStart:
+        """The trained network, once it is sure that model and images are those that it was trained with. Raises
+        UsageError for another network, DataError for other images of the same name."""
+        from bitplan.policies.realise.trained_file import load_trained
+
+        now, before = origin(trained, self.policy), self.origin
+        for what, mine, theirs in (
+            ("network", now.network, before.network),
+            ("weights", now.weights, before.weights),
+        ):
+            if mine != theirs:
+                raise UsageError(
+                    f"the {what} of the model that {self.folder / CONFIG} names ({mine[:8]}) are not those that "
+                    f"{self.folder / TRAINED} was trained from ({theirs[:8]}); give the same --model and --weights"
+                )
+        if now.calibration != before.calibration and _same_images_asked(config, self.config):
+            raise DataError(
+                f"the calibration images that {config.data or 'the example'} gives have changed since {self.folder} was "
+                "fine-tuned; bring them back, or name others with --data"
+            )
+        return load_trained(self.folder / TRAINED, trained.network)
+
+    def stages_on(self, trained: Trained) -> dict[str, Any]:
+        """The stages before fine-tuning; those measured on other test images than there are now are left out."""
+        known = {
+            name: self.stages[name] for name in ("planned", "recovered") if isinstance(self.stages.get(name), dict)
+        }
+        if origin(trained, self.policy).test != self.origin.test:
+            known.pop("recovered", None)
+        return known
+
+
+def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Config:
+    """The configuration of the earlier run with the options over it. Training is done again only where `finetune` is among
+    the options. Raises UsageError where the folder has no configuration."""
+    source = path or folder / CONFIG
+    if not source.exists():
+        raise UsageError(f"{source} does not exist; name the output folder of `optimize --finetune ...`")
+    file = load_config(source)
+    if not options.get("finetune"):
+        file = {key: value for key, value in file.items() if key not in TRAINING}
+    config = merge({**options, "output": options.get("output") or folder / REPLANNED}, file)
+    if config.output.resolve() == folder.resolve():
+        raise UsageError(
+            f"-o {config.output} would overwrite the network that replanning begins with; name another folder"
+        )
+    return config
+
+
+def read_earlier(folder: Path) -> Earlier:
+    """Raises UsageError for a folder without a fine-tuned network, FileFormatError for damaged files."""
+    from bitplan.policies.realise.trained_file import origin_of
+
+    for name in (POLICY, CONFIG, ARTIFACT):
+        if not (folder / name).exists():
+            raise UsageError(f"{folder / name} does not exist; name the output folder of `optimize --finetune ...`")
+    if not (folder / TRAINED).exists():
+        raise UsageError(_not_trained(folder))
+    policy, found = read_policy(folder / POLICY), origin_of(folder / TRAINED)
+    if policy_hash(policy).hex() != found.policy:
+        raise UsageError(
+            f"{folder / POLICY} is not the policy that {TRAINED} beside it was trained under; if it was edited, carry it out "
+            f"and train it with: {_realise(folder)}"
+        )
+    return Earlier(
+        folder,
+        merge({}, load_config(folder / CONFIG)),
+        policy,
+        (folder / ARTIFACT).read_bytes(),
+        found,
+        _stages(folder / RESULT),
+    )
+
+
+def _not_trained(folder: Path) -> str:
+    if (folder / CHECKPOINT).exists():
+        return (
+            f"the fine-tuning in {folder} was interrupted, or was done by an older version; run the same command again, which "
+            "goes on from its last epoch"
+        )
+    return f"{folder} holds no fine-tuned network ({TRAINED}); make one with: {_realise(folder)}"
+
+
+def _realise(folder: Path) -> str:
+    return f"optimize realise {folder / POLICY} --config {folder / CONFIG} --finetune 30epochs -o {folder}"
+
+
+def _stages(path: Path) -> Mapping[str, Any]:
+    """What result.json says of plan and recovery; nothing where it is missing or damaged, for it is only shown."""
+    try:
+        content = json.loads(path.read_text())
+        found = content.get("replanning", {}).get("stages") or content.get("finetuning") or {}
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _same_images_asked(now: Config, before: Config) -> bool:
+    names = ("data", "calibration_size", "seed", "resize", "crop")
+    return all(getattr(now, name) == getattr(before, name) for name in names)
