@@ -53,7 +53,7 @@ class Circle:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One line; `y` is the base line."""
+    """One line; `y` is the base line. `halo`: kept apart from what it lies upon."""
 
     x: float
     y: float
@@ -62,6 +62,7 @@ class Text:
     fill: str = "ink"
     size: float = 12.0
     bold: bool = False
+    halo: bool = False
 
 
 Shape = Rect | Line | Polygon | Circle | Text
@@ -107,9 +108,8 @@ def svg(drawing: Drawing, *, alone: bool = False) -> str:
 def _item(item: Shape | Mark) -> str:
     if not isinstance(item, Mark):
         return _shape(item)
-    label = escape(item.label)
     shapes = "".join(map(_shape, item.shapes))
-    return f'<g class="mark" role="img" aria-label="{label}"><title>{label}</title>{shapes}</g>'
+    return f'<g class="mark" role="img"><title>{escape(item.label)}</title>{shapes}</g>'
 
 
 def _shape(shape: Shape) -> str:
@@ -124,11 +124,13 @@ def _shape(shape: Shape) -> str:
             return f'<polygon points="{_points(points)}"{_paint(fill, stroke, width)}/>'
         case Circle(x, y, radius, fill, stroke, width):
             return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"{_paint(fill, stroke, width)}/>'
-        case Text(x, y, text, anchor, fill, size, bold):
+        case Text(x, y, text, anchor, fill, size, bold, halo):
             weight = ' font-weight="600"' if bold else ""
             where = f' text-anchor="{anchor}"' if anchor != START else ""
+            where += ' paint-order="stroke" stroke-linejoin="round"' if halo else ""
+            outline = ("paper", 3.0) if halo else ("", 1.0)
             return (
-                f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"{where}{weight}{_paint(fill, "")}>'
+                f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"{where}{weight}{_paint(fill, *outline)}>'
                 f"{escape(text)}</text>"
             )
 

@@ -11,6 +11,7 @@ from typing import Any
 from bitplan import __version__
 from bitplan.network import Conv2d, Network
 from bitplan.policies.policy_file import policy_hash
+from bitplan.policies.policy_json import plain
 from bitplan.report.folder import Folder
 from bitplan.report.layers import layer_facts, totals
 from bitplan.report.pairs import pair_facts
@@ -27,7 +28,7 @@ def report_facts(found: Folder) -> Facts:
     result = found.result or {}
     layers = layer_facts(found)
     pairs = pair_facts(found, missing)
-    return {
+    facts = {
         "format": "bitplan report",
         "version": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -49,6 +50,7 @@ def report_facts(found: Folder) -> Facts:
         "missing": [{"what": name, "why": why} for name, why in missing.items()],
         "compare": None,
     }
+    return dict(plain(facts, "report"))
 
 
 def quantities(found: Folder) -> list[Facts]:

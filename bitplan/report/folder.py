@@ -3,7 +3,6 @@ noted what and why."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash, read_policy
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
+from bitplan.report.result_file import read_result
 from bitplan.report.step_times import STEP_TIMES, StepTimes, read_step_times
 from bitplan.workflow import ARTIFACT, DEVICE, LOSS, NETWORK, POLICY, RESULT
 
@@ -51,7 +51,7 @@ def read_folder(path: Path) -> Folder:
     if not (path / POLICY).exists():
         raise UsageError(f"{path} holds no result: there is no {POLICY} in it; {MAKE.format(folder=path)} first")
     found = Folder(path, read_policy(path / POLICY))
-    found.result = _optional(found, RESULT, lambda file: _result(file, found.policy))
+    found.result = _optional(found, RESULT, lambda file: read_result(file, found.policy))
     found.network = _optional(found, NETWORK, lambda file: _network(file, found.policy))
     found.artifact = _optional(found, ARTIFACT, lambda file: _artifact(file, found.policy))
     found.device = _optional(found, DEVICE, DeviceProfile.load)
@@ -87,18 +87,6 @@ def _optional(found: Folder, name: str, read: Callable[[Path], T]) -> T | None:
     except (BitplanError, OSError) as error:
         found.missing[name] = str(error)
         return None
-
-
-def _result(file: Path, policy: Policy) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-        chosen = {layer["name"]: layer["encoding"] for layer in content["layers"]}
-        content["targets"], content["solver"], content["loss"], content["status"]  # noqa: B018 - they must be there
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{file} is not a result of bitplan ({type(error).__name__}: {error})") from None
-    if chosen != {layer.name: str(layer.variant) for layer in policy.layers}:
-        raise FileFormatError(f"{file} is of another policy than {POLICY} beside it, so what it measured is left out")
-    return dict(content)
 
 
 def _network(file: Path, policy: Policy) -> Network:

@@ -41,7 +41,9 @@ def totals(found: Folder, layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Sums over the layers, and what the rest of the network (operations without weights, the file's header and graph)
     adds to them."""
     predicted = found.policy.predicted
-    sums = {key: _sum(row[key] for row in layers) for key in ("bytes", "weights", "predicted_ms", "measured_ms", "loss")}
+    sums = {
+        key: _sum(row[key] for row in layers) for key in ("bytes", "weights", "predicted_ms", "measured_ms", "loss")
+    }
     measured = fsum(found.times.steps_ms.values()) if found.times else None
     return {
         **sums,

@@ -2,8 +2,7 @@
 // Every plot is one stop of the tab key; arrow keys go from mark to mark, and what a mark says stands below the plot.
 for (const figure of document.querySelectorAll("figure")) {
   const marks = [...figure.querySelectorAll(".mark")], readout = figure.querySelector(".readout");
-  const usual = readout ? readout.textContent : "";
-  const show = mark => { if (readout) readout.textContent = mark ? mark.getAttribute("aria-label") : usual; };
+  const show = mark => { readout.textContent = mark.querySelector("title").textContent; };
   marks.forEach((mark, i) => {
     mark.setAttribute("tabindex", i ? "-1" : "0");
     mark.addEventListener("pointerenter", () => show(mark));

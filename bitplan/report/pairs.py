@@ -28,6 +28,8 @@ def pair_facts(found: Folder, missing: dict[str, str]) -> dict[str, Any] | None:
         "layers": [name for name, _ in choices],
         "values": rows,
         "largest": largest,
-        "unit": f"{profile.estimator} score" if profile.scale != profile.metric else f"{profile.metric}, before the link",
+        "unit": f"{profile.estimator} score"
+        if profile.scale != profile.metric
+        else f"{profile.metric}, before the link",
         "estimator": profile.estimator,
     }

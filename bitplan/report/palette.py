@@ -20,8 +20,7 @@ def variables() -> str:
     light = "".join(f"--{role}:{pair[0]};" for role, pair in PALETTE.items())
     dark = "".join(f"--{role}:{pair[1]};" for role, pair in PALETTE.items())
     return (
-        f":root{{color-scheme:light dark;{light}}}\n"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+        f":root{{color-scheme:light dark;{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
     )
 
 

@@ -47,9 +47,12 @@ def _draw(canvas: ImageDraw.ImageDraw, shape: Shape) -> None:
             outer = radius + width / 2 if stroke else radius  # the outline lies on the edge, as in SVG
             box = _scaled(x - outer, y - outer, x + outer, y + outer)
             canvas.ellipse(box, _colour(fill), _colour(stroke), round(width * FACTOR) if stroke else 0)
-        case Text(x, y, text, anchor, fill, size, bold):
+        case Text(x, y, text, anchor, fill, size, bold, halo):
             where = {MIDDLE: "ms", END: "rs"}.get(anchor, "ls")
             place = (x * FACTOR, y * FACTOR)
+            if halo:
+                around = _colour("paper")
+                canvas.text(place, text, around, _font(size), where, stroke_width=2 * FACTOR, stroke_fill=around)
             canvas.text(place, text, _colour(fill), _font(size), where, stroke_width=1 if bold else 0)
 
 

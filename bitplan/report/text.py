@@ -23,7 +23,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 def signed_share(value: float) -> str:
     """A change as a percentage with its sign."""
-    return f"{100 * value:+.1f} %"
+    return f"{100 * value:+.1f} %" if value else "0 %"
 
 
 STYLES: dict[str, Callable[..., str]] = {

@@ -24,14 +24,12 @@ def compared_chart(facts: dict[str, Any]) -> Drawing | None:
         Text(LEFT + 20, 14, f"above: {shortened(compare['ours'])}", fill="muted", size=11),
         Rect(LEFT + 190, 6, 14, THICK, "", "other"),
         Text(LEFT + 210, 14, f"below: {shortened(compare['theirs'])}", fill="muted", size=11),
-        Text(VALUE + 20, 14, "encoding", fill="muted", size=11),
+        Text(VALUE + 20, 14, "encoding, above / below", fill="muted", size=11),
         Line([(LEFT, TOP - 6), (LEFT, bottom)]),
     ]
     for number, row in enumerate(rows):
         items.append(Mark(_label(row, compare), _row(row, TOP + number * ROW, largest)))
-    described = (
-        f"Bytes of {len(rows)} layers in {compare['ours']} and {compare['theirs']}; {compare['changed']} have another encoding."
-    )
+    described = f"Bytes of {len(rows)} layers in {compare['ours']} and {compare['theirs']}; {compare['changed']} have another encoding."
     return Drawing("compared-layers", "Layers of both results", described, WIDTH, bottom + 6, items)
 
 
@@ -46,7 +44,7 @@ def _label(row: dict[str, Any], compare: dict[str, Any]) -> str:
 def _row(row: dict[str, Any], y: float, largest: float) -> list[Shape]:
     ours, theirs = row["bytes_ours"] or 0, row["bytes_theirs"] or 0
     changed = row["encoding_ours"] != row["encoding_theirs"]
-    encodings = f"{row['encoding_ours'] or 'none'}, was {row['encoding_theirs'] or 'none'}"
+    encodings = f"{row['encoding_ours'] or 'none'} / {row['encoding_theirs'] or 'none'}"
     return [
         Text(0, y + 14, shortened(row["name"])),
         Rect(LEFT, y + 2, max(BAR * ours / largest, 1), THICK, "ours", opacity=0.7),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from bitplan.report.charts.scales import Place, log_marks, logarithmic, padded, rising, rising_marks
+from bitplan.report.charts.scales import Place, log_marks, logarithmic, mark_texts, padded, rising, rising_marks, spread
 from bitplan.report.drawing import END, MIDDLE, Circle, Drawing, Line, Mark, Polygon, Shape, Text
 from bitplan.report.text import significant, written
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 372, 312, 50, 12, 30, 44
-CHOSEN, DIAMOND = 8.0, 4.5
+CHOSEN, DIAMOND, LABEL, OWN_NAME = 8.0, 4.5, 36.0, 62.0
+"""Radius of the ring, half of a diamond, and the room that a label of an axis and the name of the plan take."""
 
 
 def frontier_charts(facts: dict[str, Any]) -> list[Drawing]:
@@ -44,9 +46,14 @@ def _panel(
     if limit and low <= limit <= high:
         items.append(Line([(x(limit), TOP), (x(limit), HEIGHT - BOTTOM)], "muted"))
         items.append(Text(x(limit) + 4, TOP + 9, "target", fill="muted", size=10))
-    items += [_mark(point, x(point[key]), y(point["loss"]), point["name"] == found["chosen"]) for point in points]
-    if apart:
-        items.append(_own(own, x(own[key]), y(own["loss"])))
+    items += [_mark(point, x(point[key]), y(point["loss"])) for point in points]
+    ours = next((point for point in points if point["name"] == found["chosen"]), own if apart else None)
+    place = ours and (x(ours[key]), y(ours["loss"]))
+    items += _names(
+        [(point["uniform"], x(point[key]), y(point["loss"])) for point in points if point["uniform"]], place
+    )
+    if ours and place:
+        items.append(_own(ours, *place) if apart else _chosen(ours, *place))
     plans = sum(not point["uniform"] for point in points)
     described = (
         f"Predicted loss over {label.split(',')[0]}: {plans} plans as circles and {len(points) - plans} uniform policies "
@@ -82,30 +89,52 @@ def _axes(
     for value in rising_marks(largest):
         shapes.append(Line([(LEFT, y(value)), (WIDTH - RIGHT, y(value))]))
         shapes.append(Text(LEFT - 6, y(value) + 4, significant(value, 1) if value else "0", END, "muted", 11))
-    last = -100.0
-    for value in log_marks(*ends):
-        if x(value) - last < 34:  # pixels that two labels need
-            continue
-        last = x(value)
-        shapes.append(Line([(last, TOP), (last, HEIGHT - BOTTOM)]))
-        shapes.append(Text(last, HEIGHT - BOTTOM + 16, f"{factor * value:,.4g}", MIDDLE, "muted", 11))
+    marks = spread(log_marks(*ends), x, LABEL)
+    for value, text in zip(marks, mark_texts([factor * mark for mark in marks]), strict=True):
+        shapes.append(Line([(x(value), TOP), (x(value), HEIGHT - BOTTOM)]))
+        shapes.append(Text(x(value), HEIGHT - BOTTOM + 16, text, MIDDLE, "muted", 11))
     shapes.append(Text(WIDTH - RIGHT, HEIGHT - 8, label, END, "muted", 11))
     return shapes
 
 
-def _mark(point: dict[str, Any], x: float, y: float, chosen: bool) -> Mark:
+def _mark(point: dict[str, Any], x: float, y: float) -> Mark:
     shapes: list[Shape] = []
     if point["uniform"]:
         corners = [(x - DIAMOND, y), (x, y - DIAMOND), (x + DIAMOND, y), (x, y + DIAMOND)]
         shapes.append(Polygon(corners, "other", "paper"))
-        shapes.append(Text(x + 6, y - 5, point["uniform"].partition(":")[0], fill="other", size=9))
     else:
         shapes.append(Circle(x, y, 3.5, "ours", "paper"))
-    if chosen:
-        shapes.append(Circle(x, y, CHOSEN, "", "ink", 2))
-        shapes.append(Text(x - CHOSEN - 4, y + 14, "chosen", END, "ink", 11, bold=True))
-    label = point_label(point) + (", the chosen point" if chosen else "")
-    return Mark(label, shapes)
+    return Mark(point_label(point), shapes)
+
+
+def _chosen(point: dict[str, Any], x: float, y: float) -> Mark:
+    ring = Circle(x, y, CHOSEN, "", "ink", 2)
+    return Mark(f"chosen: {point_label(point)}", [ring, _own_name("chosen", x, y)])
+
+
+def _own_name(text: str, x: float, y: float) -> Text:
+    """Left of the plan's own mark; right of it where that is too near to the axis."""
+    if x - OWN_NAME < LEFT:
+        return Text(x + 12, y + 16, text, fill="ink", size=11, bold=True, halo=True)
+    return Text(x - 10, y + 16, text, END, "ink", 11, bold=True, halo=True)
+
+
+def _names(uniform: Sequence[tuple[str, float, float]], plan: tuple[float, float] | None) -> list[Shape]:
+    """Names beside diamonds, where there is room: within the drawing, not over another name nor that of the plan."""
+    placed: list[tuple[float, float, float]] = []
+    if plan is not None:
+        name = _own_name("this plan", *plan)
+        begin = name.x - OWN_NAME if name.anchor == END else name.x
+        placed.append((begin, begin + OWN_NAME, name.y))
+    shapes: list[Shape] = []
+    for name, x, y in uniform:
+        width = 5.4 * len(name)
+        left = x + 6 if x + 6 + width <= WIDTH else x - 6 - width
+        if any(abs(y - 4 - v) < 10 and left < right and begin < left + width for begin, right, v in placed):
+            continue
+        placed.append((left, left + width, y - 4))
+        shapes.append(Text(left, y - 4, name, fill="other", size=9.5, halo=True))
+    return shapes
 
 
 def _own(own: dict[str, Any], x: float, y: float) -> Mark:
@@ -114,6 +143,4 @@ def _own(own: dict[str, Any], x: float, y: float) -> Mark:
         f"this plan: {own['file_bytes']:,} bytes, {written(own['latency'], 'ms')}, "
         f"predicted loss {written(own['loss'], 'number')}"
     )
-    return Mark(
-        label, [Polygon(corners, "ink", "paper"), Text(x - 10, y + 16, "this plan", END, "ink", 11, bold=True)]
-    )
+    return Mark(label, [Polygon(corners, "ink", "paper"), _own_name("this plan", x, y)])

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitplan.report.charts.scales import linear, linear_marks, log_marks, logarithmic, padded
+from bitplan.report.charts.layers import shortened
+from bitplan.report.charts.scales import linear, linear_marks, log_marks, logarithmic, mark_texts, padded, spread
 from bitplan.report.drawing import END, MIDDLE, Circle, Drawing, Line, Mark, Polygon, Shape, Text
-from bitplan.report.text import signed_share, significant
+from bitplan.report.text import signed_share, significant, written
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 760, 150, 80, 30, 40
 SIDE, EDGE = 400, 56
 
 
 def networks_chart(facts: dict[str, Any]) -> Drawing | None:
-    """Predicted and measured milliseconds of every network that was carried out; None where there is none."""
-    rows = [
-        row for row in facts["networks"] if None not in (row["predicted_latency_ms"], row["measured_latency_ms"])
-    ]
+    """Predicted and measured milliseconds of every network that was timed; None where there is none."""
+    rows = [row for row in facts["networks"] if row["measured_latency_ms"] is not None]
     if not rows:
         return None
-    largest = 1.05 * max(max(row["predicted_latency_ms"], row["measured_latency_ms"]) for row in rows)
+    largest = 1.05 * max(max(row["predicted_latency_ms"] or 0, row["measured_latency_ms"]) for row in rows)
     x, bottom = linear(0, largest, LEFT, WIDTH - RIGHT), TOP + ROW * len(rows)
     items: list[Shape | Mark] = [
         Circle(LEFT + 5, 10, 4.5, "paper", "ours", 2),
@@ -28,20 +27,20 @@ def networks_chart(facts: dict[str, Any]) -> Drawing | None:
         Text(LEFT + 100, 14, "measured", fill="muted", size=11),
         Text(WIDTH, 14, "error", END, "muted", 11),
     ]
-    for value in linear_marks(0, largest):
+    marks = linear_marks(0, largest)
+    for value, text in zip(marks, mark_texts(marks), strict=True):
         items.append(Line([(x(value), TOP - 12), (x(value), bottom)]))
-        items.append(Text(x(value), bottom + 16, f"{value:.4g}", MIDDLE, "muted", 11))
+        items.append(Text(x(value), bottom + 16, text, MIDDLE, "muted", 11))
     items.append(Text(WIDTH - RIGHT, bottom + 34, "milliseconds of one inference", END, "muted", 11))
     for number, row in enumerate(rows):
         y = TOP + number * ROW + ROW / 2 - 6
         before, after = row["predicted_latency_ms"], row["measured_latency_ms"]
-        label = f"{row['name']}: predicted {significant(before)} ms, measured {significant(after)} ms"
-        shapes: list[Shape] = [
-            Text(0, y + 4, row["name"], bold=row["name"] == "our plan"),
-            Line([(x(before), y), (x(after), y)], "muted", 2),
-            Circle(x(before), y, 5.5, "paper", "ours", 2),
-            _diamond(x(after), y),
-        ]
+        label = f"{row['name']}: predicted {written(before, 'ms')}, measured {significant(after)} ms"
+        shapes: list[Shape] = [Text(0, y + 4, shortened(row["name"]), bold=row["name"] == "our plan")]
+        if before is not None:
+            shapes.append(Line([(x(before), y), (x(after), y)], "muted", 2))
+            shapes.append(Circle(x(before), y, 5.5, "paper", "ours", 2))
+        shapes.append(_diamond(x(after), y))
         if row["error"] is not None:
             label += f", {signed_share(row['error'])}"
             shapes.append(Text(WIDTH, y + 4, signed_share(row["error"]), END))
@@ -58,14 +57,11 @@ def steps_chart(facts: dict[str, Any]) -> Drawing | None:
     low, high = padded([row[key] for row in rows for key in ("predicted_ms", "measured_ms")])
     x, y = logarithmic(low, high, EDGE, SIDE - 12), logarithmic(low, high, SIDE - EDGE, 28)
     items: list[Shape | Mark] = [Text(0, 12, "measured, ms", fill="muted", size=11)]
-    last = -100.0
-    for value in log_marks(low, high):
+    for value in spread(log_marks(low, high), x, 44):
         items.append(Line([(EDGE, y(value)), (SIDE - 12, y(value))]))
         items.append(Line([(x(value), 28), (x(value), SIDE - EDGE)]))
-        if x(value) - last >= 34:  # pixels that two labels need
-            last = x(value)
-            items.append(Text(EDGE - 6, y(value) + 4, f"{value:.3g}", END, "muted", 11))
-            items.append(Text(last, SIDE - EDGE + 16, f"{value:.3g}", MIDDLE, "muted", 11))
+        items.append(Text(EDGE - 6, y(value) + 4, f"{value:.3g}", END, "muted", 11))
+        items.append(Text(x(value), SIDE - EDGE + 16, f"{value:.3g}", MIDDLE, "muted", 11))
     items.append(Text(SIDE - 12, SIDE - 14, "predicted, ms", END, "muted", 11))
     items.append(Line([(x(low), y(low)), (x(high), y(high))], "muted", 1.5))
     for row in rows:

@@ -9,7 +9,7 @@ from bitplan.report.drawing import END, Drawing, Line, Mark, Polygon, Rect, Shap
 from bitplan.report.text import STYLES, significant, written
 
 WIDTH, ROW, TOP = 760, 20, 34
-NAME, ENCODING, FIRST, COLUMN, BAR = 0, 150, 262, 126, 66
+NAME, ENCODING, FIRST, COLUMN, BAR = 0, 150, 262, 126, 58
 NAME_LETTERS = 24
 
 COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -39,7 +39,9 @@ def layers_chart(facts: dict[str, Any]) -> Drawing:
     height = TOP + ROW * len(layers) + (26 if timed else 6)
     if timed:
         items += [_diamond(FIRST + 2 * COLUMN + 5, height - 10), Text(FIRST + 2 * COLUMN + 14, height - 6, "measured", fill="muted", size=11)]  # fmt: skip
-    described = f"{len(layers)} layers with bits per weight, bytes, predicted milliseconds and share of the predicted loss."
+    described = (
+        f"{len(layers)} layers with bits per weight, bytes, predicted milliseconds and share of the predicted loss."
+    )
     return Drawing("layers", "What each layer became, and what it costs", described, WIDTH, height, items)
 
 

@@ -38,8 +38,8 @@ def pairs_chart(facts: dict[str, Any]) -> Drawing | None:
             value = values[row][column]
             label = f"{name} with {names[column]}: {significant(value)}"
             items.append(Mark(label, _cell(LEFT + column * cell, TOP + row * cell, cell, value / largest)))
-    width = LEFT + max(cell * len(names), 300) + 12
-    items += _legend(width - 200, 16, largest, pairs["unit"])
+    width = LEFT + max(cell * len(names), 320) + 12
+    items += _legend(width - 270, 16, largest, pairs["unit"])
     described = (
         f"Lower triangle of {len(names)} layers: what two layers in their chosen encodings cost together beyond both alone; "
         f"a dash in a cell means that it is less. The strongest is {significant(largest)}."
@@ -62,7 +62,7 @@ def _cell(x: float, y: float, size: float, share: float) -> list[Shape]:
 def _legend(x: float, y: float, largest: float, unit: str) -> list[Shape]:
     shapes: list[Shape] = [Text(x, y, unit, fill="muted", size=11)]
     for number, share in enumerate((-1.0, -0.25, 0.0, 0.25, 1.0)):
-        left = x + 40 * number
+        left = x + 56 * number
         shapes += _cell(left, y + 8, 16, share)
         shapes.append(Text(left, y + 38, significant(share * largest, 2), fill="muted", size=10))
     return shapes

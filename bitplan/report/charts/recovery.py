@@ -25,7 +25,9 @@ def recovery_chart(facts: dict[str, Any]) -> Drawing | None:
     for number, step in enumerate(steps):
         y, loss, kept = TOP + number * ROW, step["held_back_loss"], step["kept"]
         length = BAR * loss / largest
-        bar = Rect(LEFT, y + 4, length, ROW - 12, "ours" if kept else "", "" if kept else "muted", 0.55 if kept else 1, 2)
+        bar = Rect(
+            LEFT, y + 4, length, ROW - 12, "ours" if kept else "", "" if kept else "muted", 0.55 if kept else 1, 2
+        )
         shapes: list[Shape] = [Text(0, y + 16, step["step"]), bar, Text(VALUE, y + 16, significant(loss), END)]
         if not kept:
             shapes.append(Text(VALUE + 12, y + 16, "left out", fill="muted"))

@@ -63,6 +63,21 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     return low / room, high * room
 
 
+def mark_texts(values: Sequence[float]) -> list[str]:
+    """The values with as many decimals as the one that needs most."""
+    needed = max((len(f"{value:.4g}".partition(".")[2]) for value in values if "e" not in f"{value:.4g}"), default=0)
+    return [f"{value:.4g}" if "e" in f"{value:.4g}" else f"{value:,.{needed}f}" for value in values]
+
+
+def spread(values: Sequence[float], place: Place, apart: float) -> list[float]:
+    """Those of rising values whose places are `apart` pixels or more from the one before."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or abs(place(value) - place(kept[-1])) >= apart:
+            kept.append(value)
+    return kept
+
+
 def _round(value: float) -> float:
     """The nearest of 1, 2, 5 times a power of ten."""
     if value <= 0:

@@ -27,7 +27,9 @@ def compared(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
     return section(
         "compare",
         "Comparison",
-        element("p", f"{found['changed']} of {len(found['layers'])} layers have another encoding than in {found['theirs']}."),
+        element(
+            "p", f"{found['changed']} of {len(found['layers'])} layers have another encoding than in {found['theirs']}."
+        ),
         None if found["same_network"] else note("These are results of different networks."),
         table("Both results", ["", found["ours"], found["theirs"], "change"], rows),
         plot(drawings.get("compared-layers")),

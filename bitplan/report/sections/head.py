@@ -59,7 +59,11 @@ def _sentence(figures: Figures) -> list[str]:
             ".",
         ]
     if worth:
-        return [f"{count} were given an encoding. ", figures("worth.value", "percent"), " of the answers stay the same."]
+        return [
+            f"{count} were given an encoding. ",
+            figures("worth.value", "percent"),
+            " of the answers stay the same.",
+        ]
     return [f"{count} were given an encoding."]
 
 
@@ -73,7 +77,9 @@ def _tiles(figures: Figures) -> list[Html]:
     if worth:
         below = _worth_note(figures)
         tiles.append(_tile(worth["kind"].capitalize(), figures("worth.value", "percent"), below))
-    tiles.append(_quantity(figures, rows["loss"], figures.value(f"quantities.{rows['loss']}.name").capitalize(), "number"))
+    tiles.append(
+        _quantity(figures, rows["loss"], figures.value(f"quantities.{rows['loss']}.name").capitalize(), "number")
+    )
     return tiles
 
 
@@ -82,7 +88,7 @@ def _worth_note(figures: Figures) -> Html:
     if worth["kind"] == "agreement":
         return joined("with full precision")
     if worth.get("standard_error") is not None:
-        return joined("s.e. of the drop ", figures("worth.standard_error", "percent"))
+        return joined("drop ", figures("worth.drop", "percent"), " ± ", figures("worth.standard_error", "percent"))
     return joined("full precision ", figures("worth.full_precision", "percent"))
 
 

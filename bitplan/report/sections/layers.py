@@ -23,7 +23,7 @@ def layers(figures: Figures, drawings: dict[str, Drawing]) -> Section:
         "layers",
         "Layers",
         element("p", "Bits per weight count scales, biases and padding, as they stand in the file."),
-        plot(drawings.get("layers")),
+        plot(drawings.get("layers"), hint="Point at a mark of any plot, or use the arrow keys."),
         table("Each layer's encoding and cost", heads, rows, texts=4),
         note(
             "Other parts of the file (header and graph) take ",

@@ -19,7 +19,12 @@ def measured(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
         style = "count" if style == "size" else style
         name = f"{row['name']}, bytes" if row["unit"] == "B" else row["name"]
         rows.append(
-            [name, figures(f"{path}.predicted", style), figures(f"{path}.measured", style), figures(f"{path}.error", "change")]
+            [
+                name,
+                figures(f"{path}.predicted", style),
+                figures(f"{path}.measured", style),
+                figures(f"{path}.error", "change"),
+            ]
         )
     worth = "accuracy" if any(row["accuracy"] is not None for row in facts["networks"]) else "agreement"
     networks: list[list[str | None]] = [

@@ -40,7 +40,9 @@ def missing(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
     if not found:
         return None
     rows: list[tuple[str, str | None]] = [(row["what"], _with_code(row["why"])) for row in found]
-    return section("missing", "Left out", element("p", "This report shows less than it could, because:"), pairs_list(rows))
+    return section(
+        "missing", "Left out", element("p", "This report shows less than it could, because:"), pairs_list(rows)
+    )
 
 
 def _hash(text: str) -> Html:

@@ -22,18 +22,17 @@ def section(name: str, title: str, *content: str | None) -> Section:
     return Section(name, title, element("section", heading, *content, id=name, aria_labelledby=f"{name}-title"))
 
 
-def plot(drawing: Drawing | None, *, wide: bool = True, small: bool = False) -> Html | None:
+def plot(drawing: Drawing | None, *, wide: bool = True, small: bool = False, hint: str = "") -> Html | None:
     """A drawing as a figure. `wide`: it scrolls on a narrow screen, for made smaller it could not be read; `small`: it
-    does not fill the column."""
+    does not fill the column; `hint` stands below it until a mark is pointed at."""
     if drawing is None:
         return None
     picture = Html(svg(drawing))
     marked = any(isinstance(item, Mark) for item in drawing.items)
-    hint = "Point at a mark, or use the arrow keys." if marked else None
     return element(
         "figure",
         element("div", picture, class_="scroll wide", tabindex=None) if wide else picture,
-        hint and element("output", hint, class_="readout"),
+        element("output", hint, class_="readout") if marked else None,
         class_="small" if small else None,
     )
 
@@ -45,5 +44,3 @@ def plots(*drawings: Drawing | None) -> Html:
 
 def note(*content: str | None) -> Html:
     return element("p", *content, class_="note")
-
-

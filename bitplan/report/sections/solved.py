@@ -38,7 +38,7 @@ def frontier(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
         element(
             "p",
             f"Circles are plans that nothing dominates; {beaten} of {len(uniform)} uniform policies (diamonds) are "
-            f"dominated. {where}",
+            f"dominated. {where} A circle that looks worse in one plot is better in the other.",
         ),
         plots(drawings.get("frontier-bytes"), drawings.get("frontier-latency")),
         None if found["finished"] else note("Time ran out before all points were found."),
@@ -64,7 +64,11 @@ def pairs(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
             "make up for each other.",
         ),
         plot(drawings["pairs"]),
-        note(f"Measured by the estimator {found['estimator']}; the strongest is ", figures("pairs.largest", "number"), "."),
+        note(
+            f"Measured by the estimator {found['estimator']}; the strongest is ",
+            figures("pairs.largest", "number"),
+            ".",
+        ),
     )
 
 
@@ -106,7 +110,9 @@ def solver(figures: Figures, drawings: dict[str, Drawing]) -> Section:
         ("seed", _known(figures, "seed", "count")),
         ("time limit", _known(figures, "time_limit", "seconds")),
     ]
-    tighter = found["solved_for"] and note("The limits were made tighter than the targets for what measuring had shown.")
+    tighter = found["solved_for"] and note(
+        "The limits were made tighter than the targets for what measuring had shown."
+    )
     return section("solver", "Solver", element("p", words.get(found["status"], "")), pairs_list(rows), tighter)
 
 

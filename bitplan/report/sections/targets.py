@@ -15,7 +15,9 @@ def targets(figures: Figures, drawings: dict[str, Drawing]) -> Section:
     facts = figures.facts
     minimised = MINIMISED[facts["objective"]]
     if not facts["targets"]:
-        return section("targets", "Targets", element("p", f"No limits were set; {minimised} was made as small as possible."))
+        return section(
+            "targets", "Targets", element("p", f"No limits were set; {minimised} was made as small as possible.")
+        )
     rows: list[list[str | None]] = []
     for number, target in enumerate(facts["targets"]):
         style = BY_UNIT.get(target["unit"], "number")
@@ -23,19 +25,19 @@ def targets(figures: Figures, drawings: dict[str, Drawing]) -> Section:
         rows.append(
             [
                 target["name"],
-                figures(f"{path}.limit", style),
-                figures(f"{path}.reached", style),
-                target["basis"] or "not known",
-                figures(f"{path}.margin", "share"),
                 _met(target["met"]),
+                figures(f"{path}.reached", style),
+                figures(f"{path}.limit", style),
+                figures(f"{path}.margin", "share"),
+                target["basis"] or "not known",
             ]
         )
-    heads = ["limit on", "at most", "reached", "how known", "to spare", ""]
+    heads = ["limit on", "", "reached", "at most", "to spare", "as"]
     return section(
         "targets",
         "Targets",
         element("p", f"Within these limits, {minimised} was made as small as possible."),
-        table("Limits, and what was reached", heads, rows),
+        table("Limits, and what was reached", heads, rows, texts=2),
         _latency_note(figures),
     )
 
