@@ -65,13 +65,13 @@ def _names(ours: Facts, theirs: Facts) -> tuple[str, str]:
     return names if names[0] != names[1] else (ours["folder"], theirs["folder"])
 
 
-def _kind(facts: Facts) -> str | None:
+def _kind(facts: Facts) -> Any:
     return facts["worth"] and facts["worth"]["kind"]
 
 
-def _worth(facts: Facts) -> float | None:
+def _worth(facts: Facts) -> Any:
     return facts["worth"] and facts["worth"]["value"]
 
 
-def _network(facts: Facts) -> str | None:
+def _network(facts: Facts) -> Any:
     return facts["provenance"]["hashes"].get("network")

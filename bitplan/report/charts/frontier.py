@@ -123,9 +123,9 @@ def _names(uniform: Sequence[tuple[str, float, float]], plan: tuple[float, float
     """Names beside diamonds, where there is room: within the drawing, not over another name nor that of the plan."""
     placed: list[tuple[float, float, float]] = []
     if plan is not None:
-        name = _own_name("this plan", *plan)
-        begin = name.x - OWN_NAME if name.anchor == END else name.x
-        placed.append((begin, begin + OWN_NAME, name.y))
+        own = _own_name("this plan", *plan)
+        begin = own.x - OWN_NAME if own.anchor == END else own.x
+        placed.append((begin, begin + OWN_NAME, own.y))
     shapes: list[Shape] = []
     for name, x, y in uniform:
         width = 5.4 * len(name)

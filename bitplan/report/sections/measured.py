@@ -46,6 +46,6 @@ def measured(figures: Figures, drawings: dict[str, Drawing]) -> Section | None:
         table("The plan", ["", "predicted", "measured", "error"], rows),
         plot(drawings.get("latency")),
         table("All networks that were carried out, as measured on the test images", heads, networks),
-        layers and element("h3", "Layers"),
+        element("h3", "Layers") if layers else None,
         plot(layers, wide=False, small=True),
     )
