@@ -8,7 +8,7 @@ from typing import Any
 from bitplan.atomic_file import write_atomically
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
-from bitplan.report.charts import charts
+from bitplan.report.charts import NAMES, charts
 from bitplan.report.compare import compare_facts
 from bitplan.report.drawing import svg
 from bitplan.report.facts import Facts, report_facts
@@ -39,9 +39,13 @@ def make_report(folder: Path, output: Path | None, other: Path | None, timed: bo
     write_atomically(output, page(facts).encode())
     plots = output.with_name(f"{output.stem}-{PLOTS}")
     drawings = charts(facts)
-    for name, drawing in drawings.items():
-        write_atomically(plots / f"{name}.svg", svg(drawing, alone=True).encode())
-        write_atomically(plots / f"{name}.png", png(drawing))
+    for name in NAMES:
+        if drawing := drawings.get(name):
+            write_atomically(plots / f"{name}.svg", svg(drawing, alone=True).encode())
+            write_atomically(plots / f"{name}.png", png(drawing))
+        else:  # an earlier report's would pass for this one's
+            for kind in ("svg", "png"):
+                (plots / f"{name}.{kind}").unlink(missing_ok=True)
     _say(facts, output, plots, len(drawings), reporter)
     return facts
 

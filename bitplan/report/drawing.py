@@ -9,6 +9,8 @@ from html import escape
 from bitplan.report.palette import shape_classes, variables
 
 FONT = "system-ui, sans-serif"
+MARGIN = 12
+"""Pixels around a drawing in a file of its own."""
 START, MIDDLE, END = "start", "middle", "end"
 
 
@@ -91,17 +93,19 @@ class Drawing:
 def svg(drawing: Drawing, *, alone: bool = False) -> str:
     """The drawing as an SVG element. `alone`: a file of its own, with its colours; else the page has them."""
     name = f"plot-{drawing.name}"
-    size = f'width="{drawing.width:g}" height="{drawing.height:g}" ' if alone else ""
+    margin = MARGIN if alone else 0
+    width, height = drawing.width + 2 * margin, drawing.height + 2 * margin
+    size = f'width="{width:g}" height="{height:g}" ' if alone else ""
     marked = any(isinstance(item, Mark) for item in drawing.items)
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width:g} {drawing.height:g}" {size}'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-margin} {-margin} {width:g} {height:g}" {size}'
         f'role="{"group" if marked else "img"}" aria-labelledby="{name}-title {name}-desc" font-family="{FONT}">'
         f'<title id="{name}-title">{escape(drawing.title)}</title>'
         f'<desc id="{name}-desc">{escape(drawing.description)}</desc>'
     )
     if alone:
         head += f"<style>{variables()}{shape_classes()}</style>"
-        head += _shape(Rect(0, 0, drawing.width, drawing.height, "paper"))
+        head += _shape(Rect(-margin, -margin, width, height, "paper"))
     return head + "".join(map(_item, drawing.items)) + "</svg>"
 
 

@@ -7,9 +7,9 @@ import io
 from functools import cache
 from typing import Any
 
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
-from bitplan.report.drawing import END, MIDDLE, Circle, Drawing, Line, Mark, Polygon, Rect, Shape, Text
+from bitplan.report.drawing import END, MARGIN, MIDDLE, Circle, Drawing, Line, Mark, Polygon, Rect, Shape, Text
 from bitplan.report.palette import PALETTE
 
 SCALE, FINER = 2, 2
@@ -19,7 +19,7 @@ COLOURS = 128
 
 
 def png(drawing: Drawing) -> bytes:
-    """The drawing as the bytes of a PNG file of SCALE times its size."""
+    """The drawing and its margin as the bytes of a PNG file of SCALE times their size."""
     size = (round(drawing.width * FACTOR), round(drawing.height * FACTOR))
     picture = Image.new("RGB", size, PALETTE["paper"][0])
     canvas = ImageDraw.Draw(picture)
@@ -27,8 +27,9 @@ def png(drawing: Drawing) -> bytes:
         for shape in item.shapes if isinstance(item, Mark) else (item,):
             _draw(canvas, shape)
     small = picture.resize((size[0] // FINER, size[1] // FINER), Image.Resampling.BOX)
+    small = ImageOps.expand(small, MARGIN * SCALE, PALETTE["paper"][0])
     buffer = io.BytesIO()
-    small.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    small.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -12,6 +12,18 @@ from bitplan.report.charts.pairs import pairs_chart
 from bitplan.report.charts.recovery import recovery_chart
 from bitplan.report.drawing import Drawing
 
+NAMES = (
+    "layers",
+    "frontier-bytes",
+    "frontier-latency",
+    "pairs",
+    "latency",
+    "layer-latency",
+    "recovery",
+    "compared-layers",
+)
+"""Of all plots that there can be."""
+
 
 def charts(facts: dict[str, Any]) -> dict[str, Drawing]:
     """All plots that the facts suffice for, by name."""

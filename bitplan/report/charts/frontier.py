@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bitplan.report.charts.scales import Place, log_marks, logarithmic, mark_texts, padded, rising, rising_marks, spread
-from bitplan.report.drawing import END, MIDDLE, Circle, Drawing, Line, Mark, Polygon, Shape, Text
+from bitplan.report.drawing import END, MIDDLE, START, Circle, Drawing, Line, Mark, Polygon, Shape, Text
 from bitplan.report.text import significant, written
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 372, 312, 50, 12, 30, 44
-CHOSEN, DIAMOND, LABEL, OWN_NAME = 8.0, 4.5, 36.0, 62.0
-"""Radius of the ring, half of a diamond, and the room that a label of an axis and the name of the plan take."""
+CHOSEN, DIAMOND, LABEL, OWN_LETTER = 8.0, 4.5, 36.0, 6.8
+"""Radius of the ring, half of a diamond, and the room that a label of an axis and a letter of the plan's name take."""
 
 
 def frontier_charts(facts: dict[str, Any]) -> list[Drawing]:
@@ -48,12 +48,14 @@ def _panel(
         items.append(Text(x(limit) + 4, TOP + 9, "target", fill="muted", size=10))
     items += [_mark(point, x(point[key]), y(point["loss"])) for point in points]
     ours = next((point for point in points if point["name"] == found["chosen"]), own if apart else None)
-    place = ours and (x(ours[key]), y(ours["loss"]))
-    items += _names(
-        [(point["uniform"], x(point[key]), y(point["loss"])) for point in points if point["uniform"]], place
-    )
-    if ours and place:
-        items.append(_own(ours, *place) if apart else _chosen(ours, *place))
+    uniform = [(point["uniform"], x(point[key]), y(point["loss"])) for point in points if point["uniform"]]
+    caption = None
+    if ours:
+        others = [(x(point[key]), y(point["loss"])) for point in points if point is not ours]
+        caption = _own_name("this plan" if apart else "chosen", x(ours[key]), y(ours["loss"]), others)
+    items += _names(uniform, caption)
+    if ours and caption:
+        items.append((_own if apart else _chosen)(ours, x(ours[key]), y(ours["loss"]), caption))
     plans = sum(not point["uniform"] for point in points)
     described = (
         f"Predicted loss over {label.split(',')[0]}: {plans} plans as circles and {len(points) - plans} uniform policies "
@@ -107,25 +109,32 @@ def _mark(point: dict[str, Any], x: float, y: float) -> Mark:
     return Mark(point_label(point), shapes)
 
 
-def _chosen(point: dict[str, Any], x: float, y: float) -> Mark:
-    ring = Circle(x, y, CHOSEN, "", "ink", 2)
-    return Mark(f"chosen: {point_label(point)}", [ring, _own_name("chosen", x, y)])
+def _chosen(point: dict[str, Any], x: float, y: float, name: Text) -> Mark:
+    return Mark(f"chosen: {point_label(point)}", [Circle(x, y, CHOSEN, "", "ink", 2), name])
 
 
-def _own_name(text: str, x: float, y: float) -> Text:
-    """Left of the plan's own mark; right of it where that is too near to the axis."""
-    if x - OWN_NAME < LEFT:
-        return Text(x + 12, y + 16, text, fill="ink", size=11, bold=True, halo=True)
-    return Text(x - 10, y + 16, text, END, "ink", 11, bold=True, halo=True)
+def _own_name(text: str, x: float, y: float, others: Sequence[tuple[float, float]]) -> Text:
+    """The name of the plan, on that side of its mark where it covers the fewest others."""
+
+    def covered(name: Text) -> int:
+        begin, end = _extent(name)
+        outside = begin < LEFT or end > WIDTH
+        return 100 * outside + sum(begin - 6 < a < end + 6 and name.y - 16 < b < name.y + 8 for a, b in others)
+
+    places = [(x + way * 13, y + down, END if way < 0 else START) for down in (18, -12) for way in (-1, 1)]
+    names = [Text(a, b, text, anchor, "ink", 11, bold=True, halo=True) for a, b, anchor in places]
+    return min(names, key=covered)
 
 
-def _names(uniform: Sequence[tuple[str, float, float]], plan: tuple[float, float] | None) -> list[Shape]:
+def _extent(name: Text) -> tuple[float, float]:
+    """From where to where the name of the plan goes."""
+    width = OWN_LETTER * len(name.text)
+    return (name.x - width, name.x) if name.anchor == END else (name.x, name.x + width)
+
+
+def _names(uniform: Sequence[tuple[str, float, float]], plan: Text | None) -> list[Shape]:
     """Names beside diamonds, where there is room: within the drawing, not over another name nor that of the plan."""
-    placed: list[tuple[float, float, float]] = []
-    if plan is not None:
-        own = _own_name("this plan", *plan)
-        begin = own.x - OWN_NAME if own.anchor == END else own.x
-        placed.append((begin, begin + OWN_NAME, own.y))
+    placed: list[tuple[float, float, float]] = [(*_extent(plan), plan.y)] if plan else []
     shapes: list[Shape] = []
     for name, x, y in uniform:
         width = 5.4 * len(name)
@@ -137,10 +146,10 @@ def _names(uniform: Sequence[tuple[str, float, float]], plan: tuple[float, float
     return shapes
 
 
-def _own(own: dict[str, Any], x: float, y: float) -> Mark:
+def _own(own: dict[str, Any], x: float, y: float, name: Text) -> Mark:
     corners = [(x, y - 7), (x + 7, y + 5), (x - 7, y + 5)]
     label = (
         f"this plan: {own['file_bytes']:,} bytes, {written(own['latency'], 'ms')}, "
         f"predicted loss {written(own['loss'], 'number')}"
     )
-    return Mark(label, [Polygon(corners, "ink", "paper"), _own_name("this plan", x, y)])
+    return Mark(label, [Polygon(corners, "ink", "paper"), name])
