@@ -127,7 +127,7 @@ def _networks(found: Folder) -> list[Facts]:
     if result.get("file_bytes") is not None:
         rows.append(
             {
-                "name": "our plan",
+                "name": "our plan, fine-tuned" if result.get("finetuning") else "our plan",
                 "file_bytes": result["file_bytes"],
                 "predicted_latency_ms": result.get("predicted_latency_ms"),
                 "measured_latency_ms": (result.get("measured_latency_ms") or {}).get("median"),

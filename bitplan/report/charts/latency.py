@@ -36,7 +36,7 @@ def networks_chart(facts: dict[str, Any]) -> Drawing | None:
         y = TOP + number * ROW + ROW / 2 - 6
         before, after = row["predicted_latency_ms"], row["measured_latency_ms"]
         label = f"{row['name']}: predicted {written(before, 'ms')}, measured {significant(after)} ms"
-        shapes: list[Shape] = [Text(0, y + 4, shortened(row["name"]), bold=row["name"] == "our plan")]
+        shapes: list[Shape] = [Text(0, y + 4, shortened(row["name"]), bold=row is facts["networks"][-1])]
         if before is not None:
             shapes.append(Line([(x(before), y), (x(after), y)], "muted", 2))
             shapes.append(Circle(x(before), y, 5.5, "paper", "ours", 2))
