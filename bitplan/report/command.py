@@ -12,11 +12,11 @@ from bitplan.report.charts import NAMES, charts
 from bitplan.report.compare import compare_facts
 from bitplan.report.drawing import svg
 from bitplan.report.facts import Facts, report_facts
-from bitplan.report.folder import Folder, read_folder
+from bitplan.report.folder import HYBRID, Folder, read_folder
 from bitplan.report.page import page
 from bitplan.report.raster import png
 from bitplan.report.step_times import STEP_TIMES, time_steps, write_step_times
-from bitplan.workflow import ARTIFACT
+from bitplan.workflow import ARTIFACT, LOAD
 
 PAGE, PLOTS = "report.html", "plots"
 
@@ -54,6 +54,8 @@ def _with_times(found: Folder, reporter: Reporter) -> Folder:
     """The folder read again, with its artifact's steps timed here."""
     if found.artifact is None:
         raise UsageError(f"--time needs the artifact: {found.missing[ARTIFACT]}")
+    if (found.path / LOAD).exists():
+        raise UsageError(f"--time runs an artifact as a whole; {HYBRID}")
     settings: dict[str, Any] = dict(found.policy.settings)
     with reporter.stage("timing the layers"):
         times = time_steps(found.path / ARTIFACT, int(settings.get("threads") or 1), int(settings.get("batch") or 1))

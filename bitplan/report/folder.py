@@ -20,7 +20,7 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.report.result_file import read_result
 from bitplan.report.step_times import STEP_TIMES, StepTimes, read_step_times
-from bitplan.workflow import ARTIFACT, DEVICE, LOSS, NETWORK, POLICY, RESULT
+from bitplan.workflow import ARTIFACT, DEVICE, LOAD, LOSS, NETWORK, POLICY, RESULT
 
 T = TypeVar("T")
 
@@ -69,18 +69,24 @@ REMEDIES = {
     RESULT: "nothing was carried out: `optimize realise {folder}/policy.json` does, with the model and data as usual",
     NETWORK: "the main job and `optimize profile -o {folder}` write it",
     ARTIFACT: "nothing was carried out: `optimize realise {folder}/policy.json` does, with the model and data as usual",
-    DEVICE: "the main job and `optimize profile -o {folder}` write it, except with --hybrid",
-    LOSS: "the main job and `optimize profile -o {folder}` write it, except with --hybrid",
+    DEVICE: "the main job and `optimize profile -o {folder}` write it",
+    LOSS: "the main job and `optimize profile -o {folder}` write it",
     FRONTIER: "`optimize frontier {folder}` computes it",
     STEP_TIMES: "`optimize report {folder} --time` times the layers on this machine",
 }
+
+
+NOT_HYBRID = (DEVICE, LOSS, FRONTIER, STEP_TIMES)
+HYBRID = "results of --hybrid have none, for their layers run inside a torch module"
 
 
 def _optional(found: Folder, name: str, read: Callable[[Path], T]) -> T | None:
     """What `read` makes of the file, or None with the reason in `missing`."""
     file = found.path / name
     if not file.exists():
-        found.missing[name] = f"there is no {name}; {REMEDIES[name].format(folder=found.path)}"
+        hybrid = name in NOT_HYBRID and (found.path / LOAD).exists()
+        remedy = HYBRID if hybrid else REMEDIES[name].format(folder=found.path)
+        found.missing[name] = f"there is no {name}; {remedy}"
         return None
     try:
         return read(file)

@@ -257,6 +257,12 @@ def test_folders_without_a_result_are_refused(command: Command, folder: Path) ->
         called = command("report", *arguments)
         assert (called.code, called.out) == (2, ""), arguments
         assert word in called.err
+    (folder / "other" / "LOAD.md").write_text("how a hybrid result is loaded")
+    (folder / "other" / "frontier.arrow").unlink()
+    called = command("report", "other", "--time")
+    assert called.code == 2
+    assert "--hybrid" in called.err
+    assert "--hybrid" in {row["what"]: row["why"] for row in facts_of("other")["missing"]}["frontier.arrow"]
     (folder / "out" / "network.bitplan").unlink()
     called = command("report", "out", "--time")
     assert called.code == 2

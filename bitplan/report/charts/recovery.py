@@ -7,7 +7,7 @@ from typing import Any
 from bitplan.report.drawing import END, Drawing, Line, Mark, Rect, Shape, Text
 from bitplan.report.text import significant
 
-WIDTH, LEFT, ROW, TOP, BAR, VALUE = 760, 150, 28, 30, 440, 640
+WIDTH, LEFT, ROW, TOP, BAR, VALUE = 760, 150, 28, 30, 440, 665
 
 
 def recovery_chart(facts: dict[str, Any]) -> Drawing | None:
