@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from bitplan.atomic_file import write_atomically
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
@@ -65,5 +67,5 @@ def _with_times(found: Folder, reporter: Reporter) -> Folder:
 
 def _say(facts: Facts, output: Path, plots: Path, count: int, reporter: Reporter) -> None:
     for row in facts["missing"]:
-        reporter.say(f"[yellow]left out: {row['what']}[/]: {row['why']}".replace("\\", "\\\\"))
-    reporter.say(f"written: {output}, and {count} plots as SVG and PNG in {plots}")
+        reporter.say(f"[yellow]left out: {escape(row['what'])}[/]: {escape(row['why'])}")
+    reporter.say(escape(f"written: {output}, and {count} plots as SVG and PNG in {plots}"))

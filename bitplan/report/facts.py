@@ -10,13 +10,14 @@ from typing import Any
 
 from bitplan import __version__
 from bitplan.network import Conv2d, Network
+from bitplan.optimizer.frontier.file import summary
 from bitplan.policies.policy_file import policy_hash
 from bitplan.policies.policy_json import plain
 from bitplan.report.folder import Folder
 from bitplan.report.layers import layer_facts, totals
 from bitplan.report.pairs import pair_facts
-from bitplan.report.targets import target_facts
-from bitplan.result import PLANNED, targets_json
+from bitplan.report.targets import limits_of, target_facts
+from bitplan.result import PLANNED
 from bitplan.workflow import ARTIFACT
 
 Facts = dict[str, Any]
@@ -35,7 +36,7 @@ def report_facts(found: Folder) -> Facts:
         "folder": str(found.path),
         "status": result.get("status", PLANNED),
         "misses": list(result.get("misses", ())),
-        "objective": found.policy.targets.objective,
+        "objective": limits_of(found)["objective"],
         "targets": target_facts(found),
         "quantities": quantities(found),
         "worth": _worth(result),
@@ -101,8 +102,6 @@ def _frontier(found: Folder) -> Facts | None:
     """The points, and which of them is the policy; where none is, the policy's own place, if its loss is in the same unit."""
     if found.frontier is None:
         return None
-    from bitplan.optimizer.frontier.file import summary
-
     own, predicted = policy_hash(found.policy), found.policy.predicted
     points = found.frontier.points
     chosen = next((p.name for p in points if policy_hash(p.policy) == own), None)
@@ -151,7 +150,6 @@ def _solver(found: Folder) -> Facts:
         "seed": settings.get("seed"),
         "time_limit": settings.get("time_limit"),
         "solved_for": settings.get("solved_for"),
-        "targets": targets_json(found.policy.targets),
     }
 
 

@@ -54,7 +54,7 @@ def read_folder(path: Path) -> Folder:
     found.result = _optional(found, RESULT, lambda file: read_result(file, found.policy))
     found.network = _optional(found, NETWORK, lambda file: _network(file, found.policy))
     found.artifact = _optional(found, ARTIFACT, lambda file: _artifact(file, found.policy))
-    found.device = _optional(found, DEVICE, DeviceProfile.load)
+    found.device = _optional(found, DEVICE, lambda file: _device(file, found.policy))
     found.loss = _optional(found, LOSS, lambda file: _loss(file, found.policy))
     found.frontier = _optional(found, FRONTIER, lambda file: _frontier(file, found.policy))
     if found.artifact is not None:
@@ -115,6 +115,13 @@ def _same_origin(file: Path, hashes: dict[str, str], policy: Policy) -> None:
         expected = policy.hashes.get(name)
         if expected is not None and hashes.get(name, expected) != expected:
             raise FileFormatError(f"{file} is of other {name} than {POLICY} beside it")
+
+
+def _device(file: Path, policy: Policy) -> DeviceProfile:
+    profile = DeviceProfile.load(file)
+    if policy.hashes.get("device", profile.fingerprint.hash) != profile.fingerprint.hash:
+        raise FileFormatError(f"{file} is of another machine than {POLICY} beside it was planned for")
+    return profile
 
 
 def _loss(file: Path, policy: Policy) -> LossProfile:

@@ -12,7 +12,7 @@ PALETTE = {
     "other": ("#a83a12", "#ffa27a"),
     "good": ("#116b3c", "#62d394"),
 }
-"""(light, dark). Every one but `line` and `panel` has a contrast of 4.5 or more on `paper`."""
+"""(light, dark). Text is in `ink`, `muted`, `ours`, `other` or `good`, which stand out from `paper` and `panel`."""
 
 
 def variables() -> str:

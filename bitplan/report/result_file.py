@@ -11,6 +11,7 @@ import jsonschema
 from bitplan.errors import FileFormatError
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_json import plain
+from bitplan.targets import OBJECTIVES
 
 NUMBER = {"type": ["number", "null"]}
 TEXT = {"type": "string"}
@@ -33,10 +34,13 @@ NETWORK = _object(
         ),
     }
 )
+LIMITS = ("latency_ms", "bytes", "memory_bytes", "loss", "max_drop", "full_precision_weights")
+TARGETS = _object({**dict.fromkeys(LIMITS, NUMBER), "objective": {"enum": list(OBJECTIVES)}})
 SCHEMA = _object(
     {
         "status": {"enum": ["met", "missed", "planned"]},
         "misses": _listed(TEXT),
+        "targets": TARGETS,
         "file_bytes": NUMBER,
         "resident_bytes": NUMBER,
         "predicted_latency_ms": NUMBER,

@@ -5,32 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from bitplan.report.folder import Folder
+from bitplan.result import targets_json
 
 MEASURED, PREDICTED = "measured", "predicted"
+
+
+def limits_of(found: Folder) -> dict[str, Any]:
+    """The targets that the result was judged by, which may be others than those of the policy that was carried out."""
+    return dict(found.result["targets"]) if found.result else targets_json(found.policy.targets)
 
 
 def target_facts(found: Folder) -> list[dict[str, Any]]:
     """One row per limit: `limit` and `reached` in `unit`, `margin` = (limit - reached) / limit, and by what it was judged.
     A limit on the loss, and one on full-precision weights, hold for what the plan predicts."""
-    targets, predicted, result = found.policy.targets, found.policy.predicted, found.result or {}
+    limits, predicted, result = limits_of(found), found.policy.predicted, found.result or {}
     carried_out = result.get("file_bytes") is not None
     latency = (result.get("measured_latency_ms") or {}).get("median")
-    weights = targets.full_precision_weights
+    weights = limits["full_precision_weights"]
     if weights is not None and weights < 1:
         total = found.network and sum(found.network.weight_shape(node).count for node in found.network.layers)
         weights = weights * total if total else None
     rows = [
-        _row("latency", "ms", targets.latency and 1e3 * targets.latency, latency, predicted.get("latency_ms")),
-        _row("file", "B", targets.bytes, result.get("file_bytes"), predicted.get("file_bytes")),
+        _row("latency", "ms", limits["latency_ms"], latency, predicted.get("latency_ms")),
+        _row("file", "B", limits["bytes"], result.get("file_bytes"), predicted.get("file_bytes")),
         _row(
             "memory",
             "B",
-            targets.memory,
+            limits["memory_bytes"],
             result.get("resident_bytes") if carried_out else None,
             predicted.get("resident_bytes"),
         ),
-        _row("loss", "", targets.loss, None, predicted.get("loss")),
-        _row("drop", "%", targets.max_drop, _drop(result), None),
+        _row("loss", "", limits["loss"], None, predicted.get("loss")),
+        _row("drop", "%", limits["max_drop"], _drop(result), None),
         _row("full-precision weights", "weights", weights, None, predicted.get("full_precision_weights")),
     ]
     return [row for row in rows if row["limit"] is not None]

@@ -225,6 +225,26 @@ def test_what_was_measured_of_another_policy_is_not_shown(folder: Path) -> None:
     assert facts["frontier"]["chosen"] != "p00"
 
 
+def test_targets_are_those_that_the_result_was_judged_by(folder: Path) -> None:
+    result = json.loads((folder / "out" / "result.json").read_text())
+    result["targets"] |= {"latency_ms": 2.5, "bytes": None, "max_drop": 0.01, "objective": "bytes"}
+    (folder / "out" / "result.json").write_text(json.dumps(result))
+    facts = facts_of("out")
+    assert {target["name"]: (target["limit"], target["met"]) for target in facts["targets"]} == {
+        "latency": (2.5, True), "drop": (0.01, False),
+    }  # fmt: skip
+    assert "the size of the file was made as small as possible" in page(facts)
+
+
+def test_the_machine_is_the_one_that_was_planned_for(folder: Path) -> None:
+    policy = json.loads((folder / "out" / "policy.json").read_text())
+    policy["hashes"]["device"] = "0123456789abcdef"
+    (folder / "out" / "policy.json").write_text(json.dumps(policy))
+    facts = facts_of("out")
+    assert facts["provenance"]["machine"] is None
+    assert "another machine" in {row["what"]: row["why"] for row in facts["missing"]}["device.arrow"]
+
+
 def test_a_missed_target_stands_at_the_top(folder: Path) -> None:
     result = json.loads((folder / "out" / "result.json").read_text())
     result["status"], result["misses"] = "missed", ["latency 9.000 ms > 1.000 ms"]
