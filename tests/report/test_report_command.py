@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -169,6 +171,16 @@ def test_layers_are_timed_on_request_and_the_times_are_kept(command: Command, fo
     other = facts_of("other")
     assert "of another artifact" in other["missing"][0]["why"]
     assert other["layers"][0]["measured_ms"] is None
+
+
+def test_neither_torch_nor_matplotlib_is_needed(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules.update(torch=None, matplotlib=None); from bitplan.cli import main; "
+        "sys.argv = ['optimize', 'report', 'out', '-q']; main()"
+    )
+    child = subprocess.run([sys.executable, "-P", "-c", script], check=False, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert (folder / "out" / "report.html").exists()
 
 
 LEFT_OUT = {
