@@ -10,7 +10,7 @@ from bitplan.report.text import STYLES, significant, written
 
 WIDTH, ROW, TOP = 760, 20, 34
 NAME, ENCODING, FIRST, COLUMN, BAR = 0, 150, 262, 126, 58
-NAME_LETTERS = 24
+NAME_LETTERS = 21
 
 COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("bits_per_weight", "bits per weight", STYLES["bits"]),
@@ -62,7 +62,7 @@ def layer_label(layer: dict[str, Any]) -> str:
 
 def shortened(name: str, letters: int = NAME_LETTERS) -> str:
     """The name, its beginning left out where it is long: ends of layers' names tell them apart."""
-    return name if len(name) <= letters else "…" + name[1 - letters :]
+    return name if len(name) <= letters else "…" + name[1 - letters :].lstrip("._/")
 
 
 def _row(layer: dict[str, Any], y: float, largest: dict[str, float]) -> list[Shape]:

@@ -11,7 +11,7 @@ from bitplan.report.text import significant
 
 LEFT, TOP, ROOM = 176, 26, 572
 LARGEST_CELL, NAMED_CELL, SIGNED_CELL = 30.0, 9.0, 9.0
-"""Pixels; in cells smaller than the last two there is no room for names and for the sign."""
+"""Pixels; in cells smaller than the last two there is no room for names and for a dash."""
 FAINT = 0.04
 """Below this share of the strongest colour a cell gets no sign."""
 
@@ -49,13 +49,16 @@ def pairs_chart(facts: dict[str, Any]) -> Drawing | None:
 
 
 def _cell(x: float, y: float, size: float, share: float) -> list[Shape]:
-    gap = 1.0 if size >= 6 else 0.0
+    side = size - 1.0 if size >= 6 else size
     strength = sqrt(abs(share))  # small values stay visible
-    fill = "ours" if share < 0 else "other"
-    shapes: list[Shape] = [Rect(x, y, size - gap, size - gap, "panel"), Rect(x, y, size - gap, size - gap, fill, "", strength)]  # fmt: skip
-    if share < 0 and abs(share) > FAINT and size >= SIGNED_CELL:
-        middle = y + (size - gap) / 2
-        shapes.append(Line([(x + size * 0.3, middle), (x + size * 0.65, middle)], "paper", 2))
+    ground = Rect(x, y, side, side, "panel")
+    if share >= 0:
+        return [ground, Rect(x, y, side, side, "other", opacity=strength)]
+    if size < SIGNED_CELL:  # no room for a dash in it: it is one itself
+        return [ground, Rect(x, y + 0.3 * side, side, 0.4 * side, "ours", opacity=strength)]
+    shapes: list[Shape] = [ground, Rect(x, y, side, side, "ours", opacity=strength)]
+    if abs(share) > FAINT:
+        shapes.append(Line([(x + size * 0.3, y + side / 2), (x + size * 0.65, y + side / 2)], "paper", 2))
     return shapes
 
 
