@@ -226,6 +226,33 @@ def bench(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled.")] = Path(
+        "bitplan-out"
+    ),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page; plots go beside it. Without: FOLDER/report.html.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Another result folder, shown side by side.")
+    ] = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Time the artifact's layers here first, and keep that.")
+    ] = False,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Writes one HTML page on a result, which works offline, and its plots as SVG and PNG.
+
+    Only the folder's files are read; neither torch nor the network is needed."""
+    from bitplan.report.command import make_report
+
+    facts = make_report(folder, output, compare, timed, Reporter(quiet=quiet))
+    if json_output:
+        print(json.dumps(facts))
+
+
+@app.command()
 def doctor(json_output: Json = False) -> None:
     """What this machine can do, which kernels are active, and what is missing."""
     from bitplan.doctor import examine, table

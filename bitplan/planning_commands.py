@@ -27,7 +27,7 @@ from bitplan.profiling import stored_loss_profile
 from bitplan.progress import Reporter
 from bitplan.result import targets_json
 from bitplan.targets import Targets
-from bitplan.workflow import NETWORK, check_output
+from bitplan.workflow import DEVICE, LOSS, NETWORK, check_output
 
 HYBRID_PROFILES = "of --hybrid hold for one module and machine and are kept by the main job"
 FRONTIER = "frontier"
@@ -59,9 +59,9 @@ def stored(folder: Path, config: Config, reporter: Reporter) -> Stored:
             "--polish measures on the network and its images, which planning does without; leave it out here"
         )
     network = read_network(folder / NETWORK)
-    loss = stored_loss_profile(config, folder / "loss.arrow")
+    loss = stored_loss_profile(config, folder / LOSS)
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
-    device = planned_device(config.device_profile or folder / "device.arrow", network, menu, config, reporter)
+    device = planned_device(config.device_profile or folder / DEVICE, network, menu, config, reporter)
     return Stored(network, device, loss, menu)
 
 

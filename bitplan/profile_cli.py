@@ -30,13 +30,13 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
     from bitplan.planning_commands import HYBRID_PROFILES
     from bitplan.profiling import device_profile, loss_profile
     from bitplan.trained import load_trained
-    from bitplan.workflow import NETWORK, check_output
+    from bitplan.workflow import DEVICE, LOSS, NETWORK, check_output
 
     if config.hybrid:
         raise UsageError(f"profiles {HYBRID_PROFILES}; run `optimize --hybrid` with the same model and data")
     check_output(config.output)
     trained = load_trained(config, reporter)
-    device_path, loss_path = config.output / "device.arrow", config.output / "loss.arrow"
+    device_path, loss_path = config.output / DEVICE, config.output / LOSS
     device_profile(trained, config, reporter).save(device_path)
     loss_profile(trained, config, reporter).save(loss_path)
     write_atomically(config.output / NETWORK, network_to_json(trained.network).encode())

@@ -31,13 +31,15 @@ from bitplan.targets import Targets, format_bytes
 from bitplan.trained import Trained, is_example
 from bitplan.variant import FLOAT32, Variant
 
-ARTIFACT, POLICY, NETWORK, CONFIG, RESULT, LOAD = (
+ARTIFACT, POLICY, NETWORK, CONFIG, RESULT, LOAD, DEVICE, LOSS = (
     "network.bitplan",
     "policy.json",
     "network.json",
     "optimize.yaml",
     "result.json",
     "LOAD.md",
+    "device.arrow",
+    "loss.arrow",
 )
 EXAMPLE_BYTES, EXAMPLE_LATENCY = 0.4, 0.8
 """The example's targets where none are given: shares of uniform int8's bytes and milliseconds."""
@@ -122,6 +124,9 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
     device = stages.device_profile(trained, config, reporter)
     loss = stages.loss_profile(trained, config, reporter)
+    if not config.hybrid:  # those of a module's layers are no profiles to plan from without it
+        device.save(config.output / DEVICE)
+        loss.save(config.output / LOSS)
     targets = inferred_objective(config.targets)
     job = Job(config, stages, trained, device, loss, targets, reporter)
     if is_example(config) and targets == Targets():

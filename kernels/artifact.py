@@ -37,6 +37,8 @@ from bitplan.variant import F32, FORMATS, U1, U8, Variant
 MAGIC = b"BITPLAN\0"
 VERSION = 2
 HEADER_BYTES = 112
+HEADER = "<IIQQQQIHH32sI16x"
+"""Behind MAGIC and before the header's own checksum."""
 WEIGHT_RECORD = "<BBIQQ"
 NO_RANGE = Range(1.0, 0)
 """What stands for the range of a format that a value is not kept in."""
@@ -46,6 +48,17 @@ def artifact_bytes(network: Network, variants: Mapping[str, Variant]) -> int:
     """The exact size of the artifact of a policy, in bytes."""
     layers = sum(layer_bytes(network, node, variants[node.name]) for node in network.layers)
     return constant_bytes(network) + layers
+
+
+def stored_policy_hash(artifact: bytes) -> bytes | None:
+    """The hash of the policy that an artifact says it carries out; None for what has no undamaged header of this version."""
+    header = artifact[:HEADER_BYTES]
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+        return None
+    if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
+        return None
+    version, *_, policy_hash, _ = struct.unpack_from(HEADER, header, len(MAGIC))
+    return bytes(policy_hash) if version == VERSION else None
 
 
 def layer_bytes(network: Network, node: Node, variant: Variant) -> int:
@@ -131,7 +144,7 @@ def pack_artifact(
     for name in network.outputs:
         graph += struct.pack("<H", numbers[name])
     header = MAGIC + struct.pack(
-        "<IIQQQQIHH32sI16x",
+        HEADER,
         VERSION,
         HEADER_BYTES,
         HEADER_BYTES + len(graph) + len(body),

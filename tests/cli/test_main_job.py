@@ -17,7 +17,7 @@ from bitplan.policies.policy_file import policy_hash, read_policy
 Command = Callable[..., Any]
 
 
-def test_a_met_target_leaves_artifact_policy_and_result(tiny: Command, folder: Path) -> None:
+def test_a_met_target_leaves_artifact_policy_and_result(tiny: Command, command: Command, folder: Path) -> None:
     called = tiny("--target-latency", "50ms", "--budget", "3kB", "-o", "out")
     assert called.code == 0, called.err
     result = called.json
@@ -38,6 +38,12 @@ def test_a_met_target_leaves_artifact_policy_and_result(tiny: Command, folder: P
     resolved = yaml.safe_load((folder / "out" / "optimize.yaml").read_text())
     assert resolved["budget"] == "3kB"
     assert resolved["model"] == "tiny_network:build"
+    report = command("report", "out", "--json").json
+    assert report["status"] == "met"
+    assert [row["what"] for row in report["missing"]] == ["frontier.arrow", "step-times.json", "pairs"]
+    menu = ("--encodings", "float32,int8,int4,binary")
+    again = command("plan", "out", *menu, "--budget", "3kB", "-o", "planned", "--json")  # by the profiles left there
+    assert again.json["predicted_file_bytes"] <= 3000
 
 
 def test_every_limit_is_kept(tiny: Command) -> None:

@@ -19,7 +19,7 @@ from bitplan.errors import DataError, UsageError
 from bitplan.formats import Range, derive_formats
 from bitplan.kernels import Runtime
 from bitplan.kernels.arena import plan_arena
-from bitplan.kernels.artifact import pack_artifact
+from bitplan.kernels.artifact import pack_artifact, stored_policy_hash
 from bitplan.kernels.runtime import active_isa, all_isas, encodings, isa_levels, kernel_version
 from bitplan.network import Add, Conv2d, Input, Linear, Preprocessing, Reshape, Softmax
 from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
@@ -100,6 +100,8 @@ def test_properties(case: Case) -> None:
     formats = derive_formats(network, variants)
     assert runtime.inputs == {"x": (3, 12, 10)} and runtime.outputs == {"logits": (10,)}
     assert runtime.planned_batch == 3 and runtime.policy_hash == bytes(range(32))
+    assert stored_policy_hash(data) == runtime.policy_hash
+    assert stored_policy_hash(data[:60] + b"?" + data[61:]) is stored_policy_hash(data[:50]) is None
     assert runtime.arena_bytes == plan_arena(network, formats).size
     preprocessing = runtime.preprocessing
     assert preprocessing == Preprocessing(
