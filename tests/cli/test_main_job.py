@@ -120,7 +120,7 @@ def test_recovery_is_chosen_and_what_each_step_gains_is_reported(tiny: Command) 
     for gain in gains:
         assert gain["kept"] == (gain["held_back_loss"] < least)
         least = min(least, gain["held_back_loss"])
-    assert "loss on held-back calibration images: rounded" in strong.err
+    assert "loss on held-back calibration images, outputs softened: rounded" in strong.err
     fast = tiny("--budget", "3kB", "--encodings", "int3,binary", "--recovery", "fast").json
     assert fast["file_bytes"] == strong.json["file_bytes"]
     assert fast["recovery"] == gains[:2]

@@ -31,8 +31,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(fingerprint_module, "_read", lambda path: found.get(path, ""))
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     kernels = SimpleNamespace(active_isa=lambda: "avx2", kernel_version="3")
-    monkeypatch.setitem(sys.modules, "bitplan.kernels._runtime", kernels)
-    monkeypatch.setattr("bitplan.kernels._runtime", kernels, raising=False)
+    monkeypatch.setitem(sys.modules, "bitplan.kernels.compiled", SimpleNamespace(_runtime=kernels))
     return found
 
 

@@ -16,6 +16,7 @@ from bitplan.policies.realise.finetune import Settings, finetune
 from bitplan.policies.realise.finetune.network import TrainedNetwork
 from bitplan.policies.realise.finetune.rules import RULES
 from bitplan.policies.realise.recover import recover
+from bitplan.policies.realise.steps import recoveries
 from bitplan.policies.realise.trained_file import Origin, load_trained, origin_of, save_trained
 from bitplan.policies.realise.warm import WarmStart, following
 from bitplan.variant import Variant
@@ -93,11 +94,14 @@ def test_layers_that_keep_their_variant_are_taken_over_and_others_act_like_the_t
     variants = warm.variants | {"expand": Variant("int8")}  # int2 before
     held = realise(small.network, small.weights, small.images, variants, recoveries=(), ranges=warm.ranges, warm=warm)
     assert all(same_layer(held.layers[name], layer) for name, layer in warm.layers.items() if name != "expand")
-    found = recover(small.network, small.weights, small.images, variants, ("correct", "reconstruct"), warm=warm)
+    steps = recoveries(("correct", "reconstruct"))
+    found = realise(
+        small.network, small.weights, small.images, variants, recoveries=steps, ranges=warm.ranges, warm=warm
+    )
     ours, trained, full = (
         layer.reshape(-1)
         for layer in (
-            found.realisation.layers["expand"].weight,
+            found.layers["expand"].weight,
             warm.layers["expand"].weight,
             small.weights["expand.weight"],
         )
