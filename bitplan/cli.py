@@ -30,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(profile_app, name="profile")
-app.add_typer(study_app, name="study")
+app.add_typer(profile_app, name="profile", short_help="Measures machine and network, for plans made later.")
+app.add_typer(study_app, name="study", short_help="An Optuna study of what a plan depends on.")
 
 
 @app.callback(invoke_without_command=True)
@@ -48,6 +48,8 @@ def optimize(
     optimize --target-latency 20ms --budget 2MB --model pkg.mod:build --weights net.safetensors --data images.npz
 
     Without --model, and without an optimize.yaml in this folder, the embedded example is optimised.
+
+    All options: --help-all. Afterwards: optimize report
     """
     if version:
         print(f"bitplan {__version__}")
@@ -66,7 +68,7 @@ def optimize(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(short_help="Plans from stored profiles alone, without torch or device.")
 @configured
 def plan(
     config: Config,
@@ -113,7 +115,7 @@ def plan(
         print(json.dumps(result.to_json() | explanation))
 
 
-@app.command()
+@app.command(short_help="The whole trade-off of loss, latency and bytes.")
 @configured
 def frontier(
     config: Config,
@@ -132,7 +134,7 @@ def frontier(
         print(json.dumps(found))
 
 
-@app.command()
+@app.command(short_help="Carries a policy out and measures the artifact.")
 @configured
 def realise(
     policy_file: Annotated[
@@ -181,14 +183,14 @@ def realise(
     raise typer.Exit(result.exit_code)
 
 
-app.command()(replan)
+app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
 
-@app.command()
+@app.command(short_help="Executes an artifact on images.")
 def run(
     artifact: Artifact,
     data: DataOption = None,
@@ -207,7 +209,7 @@ def run(
     print(json.dumps(summary) if json_output else "\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 
-@app.command()
+@app.command(short_help="Times an artifact and each of its steps.")
 def bench(
     artifact: Artifact,
     runs: Annotated[int, typer.Option(min=1, help="Inferences that are timed.")] = 200,
@@ -225,7 +227,7 @@ def bench(
         print(json.dumps(summary))
 
 
-@app.command()
+@app.command(short_help="One HTML page on a result, and its plots.")
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled.")] = Path(
         "bitplan-out"
@@ -252,7 +254,7 @@ def report(
         print(json.dumps(facts))
 
 
-@app.command()
+@app.command(short_help="What this machine can do, and what is missing.")
 def doctor(json_output: Json = False) -> None:
     """What this machine can do, which kernels are active, and what is missing."""
     from bitplan.doctor import examine, table

@@ -25,9 +25,9 @@ def _option(kind: Any, panel: str, text: str, *names: str) -> Any:
 
 
 OPTIONS: dict[str, Any] = {
-    "model": _option(str, SUBJECT, "Function that returns the network, pkg.mod:function, or torchvision:resnet18."),
-    "weights": _option(Path, SUBJECT, "Trained weights: .safetensors, or .pt (tensors only)."),
-    "data": _option(str, SUBJECT, "file.npz, image folder, cifar10:DIR, or pkg.mod:function."),
+    "model": _option(str, SUBJECT, "Builds the network: pkg.mod:function or torchvision:resnet18."),
+    "weights": _option(Path, SUBJECT, "Trained weights: .safetensors, or .pt with tensors only."),
+    "data": _option(str, SUBJECT, "file.npz, image folder, cifar10:DIR or pkg.mod:function."),
     "mean": _option(str, SUBJECT, "Subtracted from raw images, per channel: 123.7,116.3,103.5."),
     "std": _option(str, SUBJECT, "Divides them afterwards, per channel."),
     "resize": _option(int, SUBJECT, "Short side of image files, pixels."),
@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {
     "loss_size": _option(int, SUBJECT, "Calibration images that losses are measured on."),
     "test_size": _option(int, SUBJECT, "At most so many test images."),
     "target_latency": _option(str, TARGETS, "Median of one inference, such as 20ms."),
-    "budget": _option(str, TARGETS, "Size of the artifact's file, such as 2MB or 512KiB."),
+    "budget": _option(str, TARGETS, "Size of the artifact's file, such as 2MB."),
     "memory": _option(str, TARGETS, "Packed weights and activations in memory."),
     "max_loss": _option(float, TARGETS, "Predicted loss increase."),
     "max_drop": _option(str, TARGETS, "Top-1 points lost on the test images, such as 1%."),
@@ -47,9 +47,7 @@ OPTIONS: dict[str, Any] = {
     "encodings": _option(list[str], CHOICES, "The menu: encodings, variants or presets."),
     "pin": _option(list[str], CHOICES, "layer=encoding; the layer may be a pattern."),
     "exclude": _option(list[str], CHOICES, "Layer (or pattern) kept in float32."),
-    "recovery": _option(
-        list[str], CHOICES, f"How accuracy is won back: {', '.join(STEPS)}, or {', '.join(PRESETS)}; several by commas."
-    ),
+    "recovery": _option(list[str], CHOICES, f"{', '.join(PRESETS)}, or steps: {', '.join(STEPS)}."),
     "ranges": _option(str, CHOICES, f"How activation ranges are chosen: {', '.join(RANGES)}."),
     "tune_epochs": _option(int, CHOICES, "Epochs of the recovery step tune."),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
@@ -60,7 +58,7 @@ OPTIONS: dict[str, Any] = {
     "batch": _option(int, HOW, "Images per inference."),
     "seed": _option(int, HOW, "Of the data split and the solver."),
     "time_limit": _option(float, HOW, "Seconds for the solver."),
-    "finetune": _option(str, HOW, "Train the plan for so long by distillation, such as 30epochs."),
+    "finetune": _option(str, HOW, "Train the plan for so long, such as 30epochs."),
     "finetune_time": _option(str, HOW, "Ends training with the last epoch that fits, such as 60min."),
     "finetune_options": _option(
         list[str], HOW, "name=value, such as learning_rate=0.001; see docs/finetuning.md.", "--finetune-option"
@@ -72,7 +70,7 @@ OPTIONS: dict[str, Any] = {
     "device_profile": _option(
         Path,
         HOW,
-        "Latencies of this machine, or for `plan` of another: an .arrow file, or a name of `optimize profile list`.",
+        "Device profile: .arrow file, or a name of its library.",
         "--device",
         "--device-profile",
     ),
@@ -84,17 +82,48 @@ OPTIONS: dict[str, Any] = {
     "jobs": _option(int, HOW, "Processes that losses are measured by; 0: one per core."),
     "backend": _option(str, HOW, "Whose processes: loky (this machine), ray or dask."),
     "cluster": _option(str, HOW, "Address of a running Ray or Dask cluster."),
-    "output": _option(Path, HOW, "Folder for artifact, policy and result.", "-o", "--output"),
+    "output": _option(Path, HOW, "Folder of the results.", "-o", "--output"),
 }
 """Every option by its key, in the order in which help shows them."""
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Configuration (optimize.yaml here, if present).", rich_help_panel=HOW)
+SHOWN = (
+    "model",
+    "weights",
+    "data",
+    "target_latency",
+    "budget",
+    "encodings",
+    "recovery",
+    "finetune",
+    "device_profile",
+    "output",
+)
+"""What `--help` shows; `--help-all` shows the others too."""
+for _name, _kind in OPTIONS.items():
+    _kind.__metadata__[0].hidden = _name not in SHOWN
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", help="Show every option and exit.", is_eager=True, callback=_show_all)
 ]
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.", rich_help_panel=HOW)]
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration (optimize.yaml here, if present).", rich_help_panel=HOW, hidden=True),
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.", rich_help_panel=HOW)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.", rich_help_panel=HOW)]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Also what torch says while it traces.", rich_help_panel=HOW)
+    bool,
+    typer.Option("-v", "--verbose", help="Also what torch says while it traces.", rich_help_panel=HOW, hidden=True),
 ]
 
 
@@ -116,6 +145,7 @@ def configured(command: Callable[..., Any], resolved: Resolved | None = None) ->
         _keyword("config_file", ConfigFile, None),
         _keyword("quiet", Quiet, False),
         _keyword("verbose", Verbose, False),
+        _keyword("help_all", HelpAll, False),
     ]
 
     @functools.wraps(command)
@@ -126,6 +156,7 @@ def configured(command: Callable[..., Any], resolved: Resolved | None = None) ->
             return None
         mine = {p.name: context if p.name == "context" else given.pop(p.name) for p in own}
         quiet, path = given.pop("quiet"), given.pop("config_file")
+        del given["help_all"]
         logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
         config = resolved(given, path, mine) if resolved else resolve(given, path)
         return command(**mine, config=config, reporter=Reporter(quiet=quiet))
