@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from bitplan.result import Result
 from bitplan.stages import stages_of
 from bitplan.trained import captured, load_trained, trained_from
 from bitplan.user_code import require_package
-from bitplan.workflow import Job, check_output, inferred_objective, judged_and_trained
+from bitplan.workflow import ARTIFACT, DEVICE, LOSS, Job, check_output, inferred_objective, judged_and_trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 Data = str | tuple[Any, Any] | Mapping[str, Any]
 """What `--data` names; (x, y), raw images [N, C, H, W] and labels [N] or None; or arrays named as in an .npz file."""
+FROM_PYTHON = "given from Python"
+"""Model and data in the configuration that a realised plan leaves, which no command can load."""
 NOT_HERE = ("model", "data", "output", "hybrid", "max_drop")
 """Keys of the configuration that `plan` takes in another way, or not at all."""
 
@@ -47,6 +50,11 @@ class Plan:
 
     policy: Policy
     job: Job
+
+    def __repr__(self) -> str:
+        predicted = self.policy.predicted
+        figures = ", ".join(f"{name}={predicted[name]}" for name in ("file_bytes", "latency_ms", "loss"))
+        return f"<Plan of {len(self.policy.layers)} layers, {self.policy.certificate.status}, predicted {figures}>"
 
     @property
     def network(self) -> Network:
@@ -69,13 +77,15 @@ class Plan:
 
     def realise(self, output: str | PathLike[str] = "bitplan-out") -> Result:
         """Carries the policy out, with the recovery and fine-tuning that `plan` was given, measures it on the test images
-        and this machine, and leaves artifact, policy and result in the folder `output`."""
+        and this machine, and leaves artifact, policy, result and both profiles in the folder `output`."""
         config = replace(self.job.config, output=Path(output))
         check_output(config.output)
         carried = replace(self.job, config=config).carry_out(self.policy)
         result, _ = judged_and_trained(
             self.job.targets, self.job.trained, carried, config, self.job.reporter, self.job.device
         )
+        self.device.save(config.output / DEVICE)
+        self.loss.save(config.output / LOSS)
         return result
 
     def frontier(self, points: int = POINTS) -> Frontier:
@@ -133,6 +143,11 @@ def plan(
             loaded = ready_model(network, info or {}, "the network", config.weights)
         with reporter.stage("capturing the network"):
             parts = captured(loaded, named, config)
+        config = replace(
+            config,
+            model=network if isinstance(network, str) else FROM_PYTHON,
+            data=named if isinstance(named, str) else FROM_PYTHON,
+        )
         trained = trained_from(*parts, config, reporter)
     stages = stages_of(config)
     device = stages.device_profile(trained, config, reporter)
@@ -142,10 +157,12 @@ def plan(
 
 
 def load(artifact: str | PathLike[str], threads: int = 1) -> Runtime:
-    """An artifact (a .bitplan file) ready to run, without torch. Raises FileFormatError for a damaged file."""
+    """An artifact (a .bitplan file, or the folder of a result) ready to run, without torch. Raises FileFormatError for a
+    damaged file, OSError where there is none."""
     from bitplan.kernels.runtime import Runtime
 
-    return Runtime.load(artifact, threads)
+    path = Path(artifact)
+    return Runtime.load(path / ARTIFACT if path.is_dir() else path, threads)
 
 
 def _configured(latency: str | float | None, size: str | int | None, options: Mapping[str, Any]) -> Config:
@@ -153,8 +170,8 @@ def _configured(latency: str | float | None, size: str | int | None, options: Ma
         if name in options:
             raise UsageError(f"plan takes no option {name!r}; {_instead(name)}")
     limits = {
-        "target_latency": f"{latency * 1e3:.9g}ms" if isinstance(latency, int | float) else latency,
-        "budget": f"{size}B" if isinstance(size, int) else size,
+        "target_latency": f"{float(latency) * 1e3:.9g}ms" if isinstance(latency, Real) else latency,
+        "budget": f"{int(size)}B" if isinstance(size, Integral) else size,
     }
     return merge(read_values({**options, **{name: value for name, value in limits.items() if value is not None}}))
 
@@ -168,5 +185,9 @@ def _instead(name: str) -> str:
 
 
 def _pair(data: tuple[Any, Any]) -> dict[str, Any]:
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise UsageError(
+            f"data is a {type(data).__name__}; give (images, labels), (images, None), arrays by name as in an .npz file, or a text"
+        )
     x, y = data
     return {"x": x} if y is None else {"x": x, "y": y}

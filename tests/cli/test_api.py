@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import bitplan
+from bitplan.config import load_config
 from bitplan.errors import DataError, InfeasibleError, UsageError
 from bitplan.policies.policy_file import read_policy
 
@@ -59,7 +60,7 @@ def images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_plan_is_carried_out_and_runs(images: dict[str, Any], folder: Path) -> None:
     network, info = module()
-    plan = bitplan.plan(network, images, size=3000, info=info, **OPTIONS)
+    plan = bitplan.plan(network, images, size=np.int64(3000), info=info, **OPTIONS)
     assert plan.policy.targets.bytes == 3000
     result = plan.realise(folder / "out")
     assert result.artifact_path is not None
@@ -67,6 +68,11 @@ def test_a_plan_is_carried_out_and_runs(images: dict[str, Any], folder: Path) ->
     assert read_policy(folder / "out" / "policy.json").variants == plan.policy.variants
     outputs = bitplan.load(result.artifact_path)(images["test_x"][:1])
     assert outputs.shape == (1, 4)
+    assert np.array_equal(bitplan.load(folder / "out")(images["test_x"][:1]), outputs)
+    assert (folder / "out" / "device.arrow").exists()
+    assert (folder / "out" / "loss.arrow").exists()
+    assert len(repr(plan)) < 200
+    assert load_config(folder / "out" / "optimize.yaml")["model"] == "given from Python"  # not the embedded example
 
 
 def test_the_same_as_the_command(images: dict[str, Any], tiny: Any) -> None:
@@ -95,6 +101,8 @@ def test_what_cannot_be_used_is_said(images: dict[str, Any]) -> None:
     network, info = module()
     with pytest.raises(UsageError, match=r"unknown key 'encoding'.*encodings"):
         bitplan.plan(network, images, encoding=["int8"])
+    with pytest.raises(UsageError, match="data is a ndarray"):
+        bitplan.plan(network, images["test_x"], quiet=True)
     with pytest.raises(UsageError, match=r"Plan\.realise"):
         bitplan.plan(network, images, output="out")
     with pytest.raises(DataError, match="data holds 'images'"):

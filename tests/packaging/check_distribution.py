@@ -2,8 +2,8 @@
 
     python tests/packaging/check_distribution.py WHEEL
 
-A new environment gets the wheel and what it requires. There a made-up network's steps are timed, and `plan`, `run`,
-`bench` and `doctor` run as a user runs them. Raises SystemExit, naming the command, where one fails.
+A new environment gets the wheel and what it requires. There a made-up network's steps are timed, and `plan`, `frontier`,
+`run`, `bench` and `doctor` run as a user runs them. Raises SystemExit, naming the command, where one fails.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def main() -> None:
         planned = json.loads(_run(folder, optimize, "plan", ".", "--encodings", "int8,int4", "--json", *budget))
         if planned["solver"]["status"] != "optimal" or planned["predicted_file_bytes"] > size - 1000:
             raise SystemExit(f"the plan is not what was asked for: {planned}")
+        _run(folder, optimize, "frontier", ".", "--encodings", "int8,int4", "--points", "3")
         _run(folder, optimize, "run", "made.bitplan", "--data", "images.npz")
         _run(folder, optimize, "bench", "made.bitplan")
     print(f"{wheel.name}: installed and used without torch")
