@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,8 +169,8 @@ def _configured(latency: str | float | None, size: str | int | None, options: Ma
         if name in options:
             raise UsageError(f"plan takes no option {name!r}; {_instead(name)}")
     limits = {
-        "target_latency": f"{float(latency) * 1e3:.9g}ms" if isinstance(latency, Real) else latency,
-        "budget": f"{int(size)}B" if isinstance(size, Integral) else size,
+        "target_latency": latency if latency is None or isinstance(latency, str) else f"{float(latency) * 1e3:.9g}ms",
+        "budget": size if size is None or isinstance(size, str) else f"{int(size)}B",
     }
     return merge(read_values({**options, **{name: value for name, value in limits.items() if value is not None}}))
 
@@ -184,7 +183,7 @@ def _instead(name: str) -> str:
     return "it is kept by the command `optimize` alone"
 
 
-def _pair(data: tuple[Any, Any]) -> dict[str, Any]:
+def _pair(data: object) -> dict[str, Any]:
     if not isinstance(data, tuple) or len(data) != 2:
         raise UsageError(
             f"data is a {type(data).__name__}; give (images, labels), (images, None), arrays by name as in an .npz file, or a text"

@@ -58,7 +58,8 @@ def optimize(
 
     result = optimise(config, reporter, dry_run=dry_run)
     reporter.say("")
-    reporter.console.print(result.table())
+    if result.outcome is not None:
+        reporter.console.print(result.table())
     for miss in result.misses:
         reporter.say(f"[red]missed: {miss}[/]")
     where = result.artifact_path or result.policy_path

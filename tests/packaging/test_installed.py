@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_nothing_of_the_c_plus_plus_sources_is_installed() -> None:
     files = [str(file) for file in metadata.files("bitplan") or ()]
     assert any(file.endswith(".so") for file in files)
     assert not [file for file in files if file.endswith((".cpp", ".h", ".inc", ".cmake")) or "/cpp/" in file]
+
+
+def test_every_module_is_seen_by_the_type_checker() -> None:
+    root = Path(__file__).parents[2]
+    linked = {path.name for path in (root / ".typing" / "bitplan").iterdir()}
+    modules = {
+        path.name for path in (root / "bitplan").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert modules <= linked
 
 
 def test_the_command_is_installed() -> None:

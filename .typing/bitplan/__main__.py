@@ -1,0 +1,1 @@
+../../bitplan/__main__.py

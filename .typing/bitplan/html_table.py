@@ -1,0 +1,1 @@
+../../bitplan/html_table.py
