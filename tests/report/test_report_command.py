@@ -289,6 +289,10 @@ def test_folders_without_a_result_are_refused(command: Command, folder: Path) ->
         called = command("report", *arguments)
         assert (called.code, called.out) == (2, ""), arguments
         assert word in called.err
+    kept = (folder / "out" / "policy.json").read_bytes()
+    called = command("report", "out", "-o", "out/policy.json")
+    assert (called.code, "must end in .html" in called.err) == (2, True)
+    assert (folder / "out" / "policy.json").read_bytes() == kept
     (folder / "other" / "LOAD.md").write_text("how a hybrid result is loaded")
     (folder / "other" / "frontier.arrow").unlink()
     called = command("report", "other", "--time")
