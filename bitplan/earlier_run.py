@@ -14,6 +14,7 @@ from bitplan.finetuning import CHECKPOINT, TRAINED, origin
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash, read_policy
 from bitplan.trained import Trained
+from bitplan.user_code import require_package
 from bitplan.workflow import ARTIFACT, CONFIG, POLICY, RESULT
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Co
 
 
 def read_earlier(folder: Path) -> Earlier:
-    """Raises UsageError for a folder without a fine-tuned network, FileFormatError for damaged files."""
+    """Raises UsageError for a folder without a fine-tuned network and where torch is not installed, FileFormatError for
+    damaged files."""
+    require_package("torch", "replanning")
     from bitplan.policies.realise.trained_file import origin_of
 
     for name in (POLICY, CONFIG, ARTIFACT):

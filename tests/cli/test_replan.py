@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,19 @@ def test_what_cannot_be_replanned_is_said(
     assert (done.code, match in done.err) == (code, True), done.err
 
 
+def test_a_missing_torch_is_named_with_the_way_to_get_it(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules.update(torch=None); from bitplan.cli import main; "
+        "sys.argv = ['optimize', 'replan', 'out']; main()"
+    )
+    (folder / "out").mkdir()
+    (folder / "out" / "optimize.yaml").touch()
+    child = subprocess.run([sys.executable, "-P", "-c", script], check=False, capture_output=True, text=True)
+    assert child.returncode == 2
+    assert "replanning needs the package 'torch'; install it with: pip install 'bitplan[torch]'" in child.stderr
+    assert "Traceback" not in child.stderr
+
+
 def test_a_folder_without_a_fine_tuned_network_is_named(out: Path, tiny: Command, command: Command) -> None:
     assert "does not exist" in command("replan", "nowhere").err
     policy = out / "policy.json"
@@ -182,8 +197,6 @@ def test_images_and_weights_that_have_changed_are_found(out: Path, command: Comm
     np.savez(folder / "data.npz", **data)
     model = folder / "tiny_network.py"
     model.write_text(model.read_text().replace("manual_seed(1)", "manual_seed(2)"))
-    import sys
-
     del sys.modules["tiny_network"]
     done = command("replan", "out")
     assert (done.code, "the weights of the model" in done.err) == (2, True), done.err
