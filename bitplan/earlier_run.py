@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitplan.config import Config, load_config, merge
+from bitplan.config import Config, load_config, merge, read_values
 from bitplan.errors import DataError, UsageError
 from bitplan.finetuning import CHECKPOINT, TRAINED, origin
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash, read_policy
+from bitplan.profiles.estimators import DEFAULT, SEPARABLE
 from bitplan.trained import Trained
 from bitplan.user_code import require_package
-from bitplan.workflow import ARTIFACT, CONFIG, POLICY, RESULT
+from bitplan.workflow import ARTIFACT, CONFIG, NOTHING, POLICY, RESULT
 
 if TYPE_CHECKING:
     from bitplan.policies.realise.trained_file import Origin
@@ -25,6 +26,19 @@ TRAINING = ("finetune", "finetune_time", "finetune_options", "train_data", "loss
 """Keys that say how to train; of an earlier run they count only where training is asked for again."""
 REPLANNED = "replanned"
 """Folder inside the earlier one where results go unless another is named."""
+NOT_OFFERED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "hybrid": ((False,), "a whole captured network was fine-tuned"),
+    "polish": ((0,), "the new plan is not improved by swaps"),
+    "rounds": ((0,), "it plans once"),
+    "compare": (((NOTHING,),), "the new network is compared with the fine-tuned one only"),
+    "loss_profile": (
+        (Path(SEPARABLE), Path(DEFAULT)),
+        "losses are measured anew around the trained network, by single changes (separable)",
+    ),
+    "link_policies": ((0,), "losses near the trained network need no link"),
+}
+"""Options that replanning has no use for: the values that ask for nothing, and why others are refused. Those of the
+earlier run's configuration are passed over."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +87,11 @@ class Earlier:
 
 def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Config:
     """The configuration of the earlier run with the options over it. Training is done again only where `finetune` is among
-    the options. Raises UsageError where the folder has no configuration."""
+    the options. Raises UsageError where the folder has no configuration, and for options that replanning cannot honour."""
     source = path or folder / CONFIG
     if not source.exists():
         raise UsageError(f"{source} does not exist; name the output folder of `optimize --finetune ...`")
+    refuse_unoffered(options)
     file = load_config(source)
     if not options.get("finetune"):
         file = {key: value for key, value in file.items() if key not in TRAINING}
@@ -86,6 +101,15 @@ def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Co
             f"-o {config.output} would overwrite the network that replanning begins with; name another folder"
         )
     return config
+
+
+def refuse_unoffered(options: Mapping[str, Any]) -> None:
+    """Raises UsageError where the command line asks for what replanning does not do (docs/replanning.md)."""
+    given = read_values({key: value for key, value in options.items() if key in NOT_OFFERED and value != []})
+    for key, value in given.items():
+        accepted, why = NOT_OFFERED[key]
+        if value not in accepted:
+            raise UsageError(f"--{key.replace('_', '-')} is not offered by replan: {why}; leave it out")
 
 
 def read_earlier(folder: Path) -> Earlier:

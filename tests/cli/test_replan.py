@@ -87,7 +87,8 @@ def test_bytes_move_between_layers_of_a_badly_planned_network(
 
 def test_what_there_is_stays_where_the_plan_is_the_same(out: Path, command: Command) -> None:
     pins = [f"--pin={layer.name}={layer.variant}" for layer in read_policy(out / "policy.json").layers]
-    done = command("replan", "out", *pins, "-o", "same", "--finetune", "3epochs", "--json")
+    nothing = ("--no-hybrid", "--polish", "0", "--compare", "none", "--loss-profile", "separable")
+    done = command("replan", "out", *pins, *nothing, "-o", "same", "--finetune", "3epochs", "--json")
     assert done.code == 0, done.err
     assert done.json["replanning"]["kept"] is True
     assert "the plan is the same" in done.err
@@ -150,6 +151,12 @@ def test_training_goes_on_only_when_it_is_asked_for_and_can_be_replanned_again(o
         (("-o", "out"), 2, "would overwrite"),
         (("--train-data", "data.npz"), 2, "without finetune"),
         (("--recovery", "equalise"), 2, "equalise"),
+        (("--hybrid",), 2, "--hybrid is not offered by replan"),
+        (("--polish", "4"), 2, "--polish is not offered by replan"),
+        (("--rounds", "2"), 2, "--rounds is not offered by replan"),
+        (("--compare", "int8"), 2, "--compare is not offered by replan"),
+        (("--loss-profile", "gram"), 2, "--loss-profile is not offered by replan"),
+        (("--link-policies", "8"), 2, "--link-policies is not offered by replan"),
         (("--calibration-size", "4"), 1, "give 5 at least"),
     ],
 )
