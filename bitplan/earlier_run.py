@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitplan.config import Config, load_config, merge, read_values
 from bitplan.errors import DataError, UsageError
-from bitplan.finetuning import CHECKPOINT, TRAINED, origin
+from bitplan.finetuning import CHECKPOINT, TRAINED, artifact_hash, origin
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash, read_policy
 from bitplan.profiles.estimators import DEFAULT, SEPARABLE
@@ -58,7 +59,7 @@ class Earlier:
         UsageError for another network, DataError for other images of the same name."""
         from bitplan.policies.realise.trained_file import load_trained
 
-        now, before = origin(trained, self.policy), self.origin
+        now, before = origin(trained, self.policy, self.artifact), self.origin
         for what, mine, theirs in (
             ("network", now.network, before.network),
             ("weights", now.weights, before.weights),
@@ -80,7 +81,7 @@ class Earlier:
         known = {
             name: self.stages[name] for name in ("planned", "recovered") if isinstance(self.stages.get(name), dict)
         }
-        if origin(trained, self.policy).test != self.origin.test:
+        if origin(trained, self.policy, self.artifact).test != self.origin.test:
             known.pop("recovered", None)
         return known
 
@@ -129,11 +130,17 @@ def read_earlier(folder: Path) -> Earlier:
             f"{folder / POLICY} is not the policy that {TRAINED} beside it was trained under; if it was edited, carry it out "
             f"and train it with: {_realise(folder)}"
         )
+    artifact = (folder / ARTIFACT).read_bytes()
+    if artifact_hash(artifact) != found.artifact:
+        raise UsageError(
+            f"{folder / ARTIFACT} is not the network that {TRAINED} beside it holds: it was made anew without training, or is "
+            f"damaged; train it again with the command that made it, or with: {_realise(folder)}"
+        )
     return Earlier(
         folder,
         merge({}, load_config(folder / CONFIG)),
         policy,
-        (folder / ARTIFACT).read_bytes(),
+        artifact,
         found,
         _stages(folder / RESULT),
     )
@@ -149,7 +156,8 @@ def _not_trained(folder: Path) -> str:
 
 
 def _realise(folder: Path) -> str:
-    return f"optimize realise {folder / POLICY} --config {folder / CONFIG} --finetune 30epochs -o {folder}"
+    policy, config, output = (shlex.quote(str(path)) for path in (folder / POLICY, folder / CONFIG, folder))
+    return f"optimize realise {policy} --config {config} --finetune 30epochs -o {output}"
 
 
 def _stages(path: Path) -> Mapping[str, Any]:

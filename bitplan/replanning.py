@@ -131,7 +131,7 @@ class Replanning:
         after = measured(trained, policy, artifact, config, reporter, device, REPLANNED, found.gains)
         after = replace(after, realisation=found.realisation)
         stages["replanned"] = measured_stage(after.outcome)
-        self._save_trained(policy, found.realisation, start)
+        self._save_trained(policy, found.realisation, start, artifact)
         if config.finetune:
             again = finetuned(trained, after, config, reporter, device, start)
             after = replace(again.carried, outcome=replace(again.carried.outcome, name=AGAIN))
@@ -202,11 +202,11 @@ class Replanning:
         }
         return all(limit is None or (predicted.get(name) or 0) <= limit for name, limit in limits.items())
 
-    def _save_trained(self, policy: Policy, found: Realisation, start: WarmStart) -> None:
+    def _save_trained(self, policy: Policy, found: Realisation, start: WarmStart, artifact: bytes) -> None:
         """What came of replanning, for replanning it again."""
         from bitplan.policies.realise.trained_file import save_trained
 
-        save_trained(self.config.output / TRAINED, start.followed_by(found), origin(self.trained, policy))
+        save_trained(self.config.output / TRAINED, start.followed_by(found), origin(self.trained, policy, artifact))
 
     def _kept(self, before: CarriedOut, reason: str, told: Mapping[str, Any]) -> Result:
         self.reporter.say(f"[bold]kept as it is:[/] {reason}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitplan.earlier_run import read_earlier
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy
 
@@ -194,6 +195,22 @@ def test_a_folder_without_a_fine_tuned_network_is_named(out: Path, tiny: Command
     assert "run the same command again" in command("replan", "out").err
     (out / "finetune.safetensors").unlink()
     assert "optimize realise out/policy.json" in command("replan", "out").err
+
+
+def test_an_artifact_that_is_not_the_trained_one_is_refused(
+    out: Path, command: Command, subject: tuple[str, ...]
+) -> None:
+    artifact = out / "network.bitplan"
+    trained = artifact.read_bytes()
+    done = command("realise", "out/policy.json", *subject, "--recovery", "none", "-o", "out")
+    assert done.code == 0, done.err
+    for content in (artifact.read_bytes(), trained[:-1], b"something else"):
+        artifact.write_bytes(content)
+        done = command("replan", "out")
+        assert (done.code, "out/network.bitplan is not the network that" in done.err) == (2, True), done.err
+        assert "optimize realise out/policy.json" in done.err
+    artifact.write_bytes(trained)
+    read_earlier(out)
 
 
 def test_images_and_weights_that_have_changed_are_found(out: Path, command: Command, folder: Path) -> None:
