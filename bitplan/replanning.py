@@ -49,11 +49,7 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     limits that no policy meets."""
     earlier = read_earlier(folder)
     targets = targets_of(config, earlier.policy)
-    if inferred_objective(targets).objective != "loss":
-        raise UsageError(
-            f"replanning lowers the loss within limits, but the objective is {inferred_objective(targets).objective}; give "
-            "--objective loss with --budget or --target-latency"
-        )
+    check_objective(targets)
     if EQUALISE in config.recovery_steps:
         raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of --recovery")
     check_output(config.output)
@@ -62,6 +58,21 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     start = earlier.start(trained, config)
     trained = replace(trained, menu=with_own(trained.menu, earlier.policy))
     return Replanning(earlier, trained, targets, config, reporter).run(start)
+
+
+def check_objective(targets: Targets) -> None:
+    """Raises UsageError where something other than the loss is to be made small."""
+    objective = inferred_objective(targets).objective
+    if targets.objective != "loss":
+        raise UsageError(
+            f"replanning lowers the loss within limits, but the objective is {objective}; give --objective loss with --budget "
+            "or --target-latency"
+        )
+    if objective != "loss":
+        raise UsageError(
+            f"replanning lowers the loss within limits, but --max-drop makes the objective {objective} where it does not stand "
+            "with both --budget and --target-latency; give both, or leave out --max-drop"
+        )
 
 
 def targets_of(config: Config, policy: Policy) -> Targets:

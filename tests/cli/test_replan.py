@@ -149,6 +149,7 @@ def test_training_goes_on_only_when_it_is_asked_for_and_can_be_replanned_again(o
         (("--budget", "500B"), 3, "500"),
         (("--model", "tiny_network:build_two"), 2, "network"),
         (("--objective", "bytes"), 2, "objective is bytes"),
+        (("--max-drop", "1%"), 2, "leave out --max-drop"),
         (("-o", "out"), 2, "would overwrite"),
         (("--train-data", "data.npz"), 2, "without finetune"),
         (("--recovery", "equalise"), 2, "equalise"),
