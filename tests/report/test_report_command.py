@@ -208,6 +208,21 @@ def test_what_a_file_is_needed_for_is_left_out_and_said_so(folder: Path, name: s
     assert (reason if damage == "missing" else name) in said[name]
 
 
+def test_remedies_are_commands_that_work_on_this_folder(folder: Path) -> None:
+    (folder / "out").rename(folder / "my out")
+    for name in ("network.bitplan", "frontier.arrow"):
+        (folder / "my out" / name).unlink()
+    said = {row["what"]: row["why"] for row in facts_of("my out")["missing"]}
+    assert "`optimize realise 'my out/policy.json' -o 'my out'`" in said["network.bitplan"]
+    assert "`optimize frontier 'my out'`" in said["frontier.arrow"]
+    for name in ("loss.arrow", "device.arrow"):
+        (folder / "my out" / name).unlink()
+    said = {row["what"]: row["why"] for row in facts_of("my out")["missing"]}
+    assert (
+        said["frontier.arrow"] == "there is no frontier.arrow; without device.arrow, loss.arrow it cannot be computed"
+    )
+
+
 def test_a_policy_alone_is_reported_as_planned(command: Command, folder: Path) -> None:
     for file in (folder / "out").iterdir():
         if file.name != "policy.json":
