@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -17,9 +18,11 @@ import pytest
 from PIL import Image
 
 from bitplan.policies.policy_file import read_policy
+from bitplan.profiles.fingerprint import this_machine
 from bitplan.report.facts import report_facts
 from bitplan.report.folder import read_folder
 from bitplan.report.page import page
+from bitplan.report.step_times import StepTimes, write_step_times
 from bitplan.report.text import NOTHING, written
 
 Command = Callable[..., Any]
@@ -171,6 +174,28 @@ def test_layers_are_timed_on_request_and_the_times_are_kept(command: Command, fo
     other = facts_of("other")
     assert "of another artifact" in other["missing"][0]["why"]
     assert other["layers"][0]["measured_ms"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("latency_ms", "x"),
+        ("latency_ms", None),
+        ("latency_ms", float("nan")),
+        ("steps_ms", {"a": True}),
+        ("batch", "1"),
+    ],
+)
+def test_damaged_times_are_left_out_with_the_reason(folder: Path, name: str, value: Any) -> None:
+    artifact = hashlib.sha256((folder / "out" / "network.bitplan").read_bytes()).hexdigest()
+    path = folder / "out" / "step-times.json"
+    write_step_times(path, StepTimes(artifact, this_machine(), 1, 1, 0.5, {"a": 0.5}))
+    assert "step-times.json" not in read_folder(folder / "out").missing
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    reason = {row["what"]: row["why"] for row in facts_of("out")["missing"]}["step-times.json"]
+    shown = repr(value["a"] if isinstance(value, dict) else value)
+    assert "holds no times of steps" in reason
+    assert shown in reason
 
 
 def test_neither_torch_nor_matplotlib_is_needed(folder: Path) -> None:
