@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitplan.config import Config, load_config, merge
+from bitplan.config import Config, load_config, merge, read_values
 from bitplan.errors import DataError, UsageError
-from bitplan.finetuning import CHECKPOINT, TRAINED, origin
+from bitplan.finetuning import CHECKPOINT, TRAINED, artifact_hash, origin
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash, read_policy
+from bitplan.profiles.estimators import DEFAULT, SEPARABLE
 from bitplan.trained import Trained
-from bitplan.workflow import ARTIFACT, CONFIG, POLICY, RESULT
+from bitplan.user_code import require_package
+from bitplan.workflow import ARTIFACT, CONFIG, NOTHING, POLICY, RESULT
 
 if TYPE_CHECKING:
     from bitplan.policies.realise.trained_file import Origin
@@ -24,6 +27,19 @@ TRAINING = ("finetune", "finetune_time", "finetune_options", "train_data", "loss
 """Keys that say how to train; of an earlier run they count only where training is asked for again."""
 REPLANNED = "replanned"
 """Folder inside the earlier one where results go unless another is named."""
+NOT_OFFERED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "hybrid": ((False,), "a whole captured network was fine-tuned"),
+    "polish": ((0,), "the new plan is not improved by swaps"),
+    "rounds": ((0,), "it plans once"),
+    "compare": (((NOTHING,),), "the new network is compared with the fine-tuned one only"),
+    "loss_profile": (
+        (Path(SEPARABLE), Path(DEFAULT)),
+        "losses are measured anew around the trained network, by single changes (separable)",
+    ),
+    "link_policies": ((0,), "losses near the trained network need no link"),
+}
+"""Options that replanning has no use for: the values that ask for nothing, and why others are refused. Those of the
+earlier run's configuration are passed over."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class Earlier:
         UsageError for another network, DataError for other images of the same name."""
         from bitplan.policies.realise.trained_file import load_trained
 
-        now, before = origin(trained, self.policy), self.origin
+        now, before = origin(trained, self.policy, self.artifact), self.origin
         for what, mine, theirs in (
             ("network", now.network, before.network),
             ("weights", now.weights, before.weights),
@@ -65,17 +81,18 @@ class Earlier:
         known = {
             name: self.stages[name] for name in ("planned", "recovered") if isinstance(self.stages.get(name), dict)
         }
-        if origin(trained, self.policy).test != self.origin.test:
+        if origin(trained, self.policy, self.artifact).test != self.origin.test:
             known.pop("recovered", None)
         return known
 
 
 def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Config:
     """The configuration of the earlier run with the options over it. Training is done again only where `finetune` is among
-    the options. Raises UsageError where the folder has no configuration."""
+    the options. Raises UsageError where the folder has no configuration, and for options that replanning cannot honour."""
     source = path or folder / CONFIG
     if not source.exists():
         raise UsageError(f"{source} does not exist; name the output folder of `optimize --finetune ...`")
+    refuse_unoffered(options)
     file = load_config(source)
     if not options.get("finetune"):
         file = {key: value for key, value in file.items() if key not in TRAINING}
@@ -87,8 +104,19 @@ def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Co
     return config
 
 
+def refuse_unoffered(options: Mapping[str, Any]) -> None:
+    """Raises UsageError where the command line asks for what replanning does not do (docs/replanning.md)."""
+    given = read_values({key: value for key, value in options.items() if key in NOT_OFFERED and value != []})
+    for key, value in given.items():
+        accepted, why = NOT_OFFERED[key]
+        if value not in accepted:
+            raise UsageError(f"--{key.replace('_', '-')} is not offered by replan: {why}; leave it out")
+
+
 def read_earlier(folder: Path) -> Earlier:
-    """Raises UsageError for a folder without a fine-tuned network, FileFormatError for damaged files."""
+    """Raises UsageError for a folder without a fine-tuned network and where torch is not installed, FileFormatError for
+    damaged files."""
+    require_package("torch", "replanning")
     from bitplan.policies.realise.trained_file import origin_of
 
     for name in (POLICY, CONFIG, ARTIFACT):
@@ -102,11 +130,17 @@ def read_earlier(folder: Path) -> Earlier:
             f"{folder / POLICY} is not the policy that {TRAINED} beside it was trained under; if it was edited, carry it out "
             f"and train it with: {_realise(folder)}"
         )
+    artifact = (folder / ARTIFACT).read_bytes()
+    if artifact_hash(artifact) != found.artifact:
+        raise UsageError(
+            f"{folder / ARTIFACT} is not the network that {TRAINED} beside it holds: it was made anew without training, or is "
+            f"damaged; train it again with the command that made it, or with: {_realise(folder)}"
+        )
     return Earlier(
         folder,
         merge({}, load_config(folder / CONFIG)),
         policy,
-        (folder / ARTIFACT).read_bytes(),
+        artifact,
         found,
         _stages(folder / RESULT),
     )
@@ -122,7 +156,8 @@ def _not_trained(folder: Path) -> str:
 
 
 def _realise(folder: Path) -> str:
-    return f"optimize realise {folder / POLICY} --config {folder / CONFIG} --finetune 30epochs -o {folder}"
+    policy, config, output = (shlex.quote(str(path)) for path in (folder / POLICY, folder / CONFIG, folder))
+    return f"optimize realise {policy} --config {config} --finetune 30epochs -o {output}"
 
 
 def _stages(path: Path) -> Mapping[str, Any]:

@@ -109,12 +109,12 @@ def finetuned(
         f"the best epoch was {found.best_epoch} of {len(found.history) - 1}"
         + (", with a last relative correction" if found.corrected else "")
     )
+    artifact = packed(trained, policy, found.realisation, config)
     save_trained(
         config.output / TRAINED,
         WarmStart(found.realisation.layers, found.realisation.ranges, found.floats),
-        origin(trained, policy),
+        origin(trained, policy, artifact),
     )
-    artifact = packed(trained, policy, found.realisation, config)
     carried = measured(trained, policy, artifact, config, reporter, device, NAME)
     carried = replace(carried, realisation=found.realisation)
     training = {
@@ -133,13 +133,20 @@ def finetuned(
     return FineTuned(carried, stages)
 
 
-def origin(trained: Trained, policy: Policy) -> Origin:
-    """What the training of a policy rests on."""
+def origin(trained: Trained, policy: Policy, artifact: bytes) -> Origin:
+    """What the training of a policy rests on, and the artifact that it gave."""
     from bitplan.policies.realise.trained_file import Origin
 
     calibration, test = (_images_hash(x) for x in (trained.data.calibration_x, trained.data.test_x))
     weights = weights_hash(trained.weights)
-    return Origin(trained.network.content_hash, weights, policy_hash(policy).hex(), calibration, test)
+    return Origin(
+        trained.network.content_hash, weights, policy_hash(policy).hex(), calibration, test, artifact_hash(artifact)
+    )
+
+
+def artifact_hash(artifact: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(artifact).hexdigest()
 
 
 def _images_hash(images: NDArray[Any]) -> str:

@@ -49,11 +49,7 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     limits that no policy meets."""
     earlier = read_earlier(folder)
     targets = targets_of(config, earlier.policy)
-    if inferred_objective(targets).objective != "loss":
-        raise UsageError(
-            f"replanning lowers the loss within limits, but the objective is {inferred_objective(targets).objective}; give "
-            "--objective loss with --budget or --target-latency"
-        )
+    check_objective(targets)
     if EQUALISE in config.recovery_steps:
         raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of --recovery")
     check_output(config.output)
@@ -62,6 +58,21 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     start = earlier.start(trained, config)
     trained = replace(trained, menu=with_own(trained.menu, earlier.policy))
     return Replanning(earlier, trained, targets, config, reporter).run(start)
+
+
+def check_objective(targets: Targets) -> None:
+    """Raises UsageError where something other than the loss is to be made small."""
+    objective = inferred_objective(targets).objective
+    if targets.objective != "loss":
+        raise UsageError(
+            f"replanning lowers the loss within limits, but the objective is {objective}; give --objective loss with --budget "
+            "or --target-latency"
+        )
+    if objective != "loss":
+        raise UsageError(
+            f"replanning lowers the loss within limits, but --max-drop makes the objective {objective} where it does not stand "
+            "with both --budget and --target-latency; give both, or leave out --max-drop"
+        )
 
 
 def targets_of(config: Config, policy: Policy) -> Targets:
@@ -131,7 +142,7 @@ class Replanning:
         after = measured(trained, policy, artifact, config, reporter, device, REPLANNED, found.gains)
         after = replace(after, realisation=found.realisation)
         stages["replanned"] = measured_stage(after.outcome)
-        self._save_trained(policy, found.realisation, start)
+        self._save_trained(policy, found.realisation, start, artifact)
         if config.finetune:
             again = finetuned(trained, after, config, reporter, device, start)
             after = replace(again.carried, outcome=replace(again.carried.outcome, name=AGAIN))
@@ -202,11 +213,11 @@ class Replanning:
         }
         return all(limit is None or (predicted.get(name) or 0) <= limit for name, limit in limits.items())
 
-    def _save_trained(self, policy: Policy, found: Realisation, start: WarmStart) -> None:
+    def _save_trained(self, policy: Policy, found: Realisation, start: WarmStart, artifact: bytes) -> None:
         """What came of replanning, for replanning it again."""
         from bitplan.policies.realise.trained_file import save_trained
 
-        save_trained(self.config.output / TRAINED, start.followed_by(found), origin(self.trained, policy))
+        save_trained(self.config.output / TRAINED, start.followed_by(found), origin(self.trained, policy, artifact))
 
     def _kept(self, before: CarriedOut, reason: str, told: Mapping[str, Any]) -> Result:
         self.reporter.say(f"[bold]kept as it is:[/] {reason}")

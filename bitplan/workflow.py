@@ -333,6 +333,8 @@ def write(config: Config, network: Network, result: Result, artifact: bytes | No
     save_resolved(folder / CONFIG, config)
     if text := stages_of(config).note(config):
         write_atomically(folder / LOAD, text.encode())
+    else:  # that of an earlier hybrid run would pass for this one's
+        (folder / LOAD).unlink(missing_ok=True)
     result = replace(result, policy_path=folder / POLICY)
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
     return result

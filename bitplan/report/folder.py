@@ -3,6 +3,7 @@ noted what and why."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,9 @@ def read_folder(path: Path) -> Folder:
     if not path.is_dir():
         raise UsageError(f"{path} is not a folder; name the folder that `optimize -o FOLDER` filled")
     if not (path / POLICY).exists():
-        raise UsageError(f"{path} holds no result: there is no {POLICY} in it; {MAKE.format(folder=path)} first")
+        raise UsageError(
+            f"{path} holds no result: there is no {POLICY} in it; {MAKE.format(folder=shlex.quote(str(path)))} first"
+        )
     found = Folder(path, read_policy(path / POLICY))
     found.result = _optional(found, RESULT, lambda file: read_result(file, found.policy))
     found.network = _optional(found, NETWORK, lambda file: _network(file, found.policy))
@@ -66,17 +69,16 @@ def read_folder(path: Path) -> Folder:
 
 
 REMEDIES = {
-    RESULT: "nothing was carried out: `optimize realise {folder}/policy.json` does, with the model and data as usual",
+    RESULT: "nothing was carried out: `optimize realise {policy} -o {folder}` does, with the model and data as usual",
     NETWORK: "the main job and `optimize profile -o {folder}` write it",
-    ARTIFACT: "nothing was carried out: `optimize realise {folder}/policy.json` does, with the model and data as usual",
+    ARTIFACT: "nothing was carried out: `optimize realise {policy} -o {folder}` does, with the model and data as usual",
     DEVICE: "the main job and `optimize profile -o {folder}` write it",
     LOSS: "the main job and `optimize profile -o {folder}` write it",
     FRONTIER: "`optimize frontier {folder}` computes it",
     STEP_TIMES: "`optimize report {folder} --time` times the layers on this machine",
 }
-
-
 NOT_HYBRID = (DEVICE, LOSS, FRONTIER, STEP_TIMES)
+FRONTIER_NEEDS = (NETWORK, DEVICE, LOSS)
 HYBRID = "results of --hybrid have none, for their layers run inside a torch module"
 
 
@@ -84,15 +86,24 @@ def _optional(found: Folder, name: str, read: Callable[[Path], T]) -> T | None:
     """What `read` makes of the file, or None with the reason in `missing`."""
     file = found.path / name
     if not file.exists():
-        hybrid = name in NOT_HYBRID and (found.path / LOAD).exists()
-        remedy = HYBRID if hybrid else REMEDIES[name].format(folder=found.path)
-        found.missing[name] = f"there is no {name}; {remedy}"
+        found.missing[name] = f"there is no {name}; {_remedy(found.path, name)}"
         return None
     try:
         return read(file)
     except (BitplanError, OSError) as error:
         found.missing[name] = str(error)
         return None
+
+
+def _remedy(folder: Path, name: str) -> str:
+    """How a missing file is got, or why it cannot be."""
+    if name in NOT_HYBRID and (folder / LOAD).exists():
+        return HYBRID
+    lacking = [needed for needed in FRONTIER_NEEDS if not (folder / needed).exists()]
+    if name == FRONTIER and lacking:
+        return f"without {', '.join(lacking)} it cannot be computed"
+    policy, quoted = shlex.quote(str(folder / POLICY)), shlex.quote(str(folder))
+    return REMEDIES[name].format(folder=quoted, policy=policy)
 
 
 def _network(file: Path, policy: Policy) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,12 @@ def read_step_times(path: Path, artifact: bytes) -> StepTimes:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if (content.pop("format"), content.pop("version")) != (FORM, VERSION):
             raise ValueError("another format or version")
-        steps = {str(name): float(value) for name, value in content.pop("steps_ms").items()}
+        steps = {name: _milliseconds(value, name) for name, value in content.pop("steps_ms").items()}
         machine = Fingerprint.from_json(content.pop("machine"))
-        found = StepTimes(machine=machine, steps_ms=steps, **content)
+        latency = _milliseconds(content.pop("latency_ms"), "latency_ms")
+        found = StepTimes(machine=machine, steps_ms=steps, latency_ms=latency, **content)
+        if wrong := [count for count in (found.threads, found.batch) if type(count) is not int]:
+            raise ValueError(f"threads and batch are whole numbers, not {wrong[0]!r}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"{path} holds no times of steps ({error}); delete it, or time again with `optimize report --time`"
@@ -61,3 +65,9 @@ def read_step_times(path: Path, artifact: bytes) -> StepTimes:
     if found.artifact != hashlib.sha256(artifact).hexdigest():
         raise FileFormatError(f"{path} is of another artifact; time this one with `optimize report --time`")
     return found
+
+
+def _milliseconds(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}, no milliseconds")
+    return float(value)

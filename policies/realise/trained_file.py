@@ -25,19 +25,20 @@ from bitplan.network import Network
 from bitplan.policies.realise.warm import WarmStart
 from bitplan.variant import Variant
 
-FORM = "bitplan trained network 1"
+FORM = "bitplan trained network 2"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What a training rests on, as SHA-256 in hexadecimal: the network, its weights in full precision, the policy's
-    decision, calibration and test images."""
+    decision, calibration and test images, and the artifact that came of it."""
 
     network: str
     weights: str
     policy: str
     calibration: str
     test: str
+    artifact: str
 
 
 def save_trained(path: Path, start: WarmStart, origin: Origin) -> None:

@@ -72,6 +72,13 @@ def test_a_dry_run_stops_at_the_policy(tiny: Command, folder: Path) -> None:
     assert not (folder / "dry" / "network.bitplan").exists()
 
 
+def test_the_note_of_an_earlier_hybrid_run_goes(tiny: Command, folder: Path) -> None:
+    (folder / "dry").mkdir()
+    (folder / "dry" / "LOAD.md").write_text("how a hybrid result is loaded")
+    assert tiny("--budget", "3kB", "--dry-run", "-o", "dry").code == 0
+    assert not (folder / "dry" / "LOAD.md").exists()
+
+
 def test_the_configuration_file_is_read_and_options_win(command: Command, folder: Path) -> None:
     (folder / "optimize.yaml").write_text(
         "model: tiny_network:build\ndata: data.npz\nbudget: 3kB\nencodings: [int8, int4, binary]\ncompare: [none]\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitplan.earlier_run import read_earlier
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy
 
@@ -85,7 +88,8 @@ def test_bytes_move_between_layers_of_a_badly_planned_network(
 
 def test_what_there_is_stays_where_the_plan_is_the_same(out: Path, command: Command) -> None:
     pins = [f"--pin={layer.name}={layer.variant}" for layer in read_policy(out / "policy.json").layers]
-    done = command("replan", "out", *pins, "-o", "same", "--finetune", "3epochs", "--json")
+    nothing = ("--no-hybrid", "--polish", "0", "--compare", "none", "--loss-profile", "separable")
+    done = command("replan", "out", *pins, *nothing, "-o", "same", "--finetune", "3epochs", "--json")
     assert done.code == 0, done.err
     assert done.json["replanning"]["kept"] is True
     assert "the plan is the same" in done.err
@@ -145,9 +149,16 @@ def test_training_goes_on_only_when_it_is_asked_for_and_can_be_replanned_again(o
         (("--budget", "500B"), 3, "500"),
         (("--model", "tiny_network:build_two"), 2, "network"),
         (("--objective", "bytes"), 2, "objective is bytes"),
+        (("--max-drop", "1%"), 2, "leave out --max-drop"),
         (("-o", "out"), 2, "would overwrite"),
         (("--train-data", "data.npz"), 2, "without finetune"),
         (("--recovery", "equalise"), 2, "equalise"),
+        (("--hybrid",), 2, "--hybrid is not offered by replan"),
+        (("--polish", "4"), 2, "--polish is not offered by replan"),
+        (("--rounds", "2"), 2, "--rounds is not offered by replan"),
+        (("--compare", "int8"), 2, "--compare is not offered by replan"),
+        (("--loss-profile", "gram"), 2, "--loss-profile is not offered by replan"),
+        (("--link-policies", "8"), 2, "--link-policies is not offered by replan"),
         (("--calibration-size", "4"), 1, "give 5 at least"),
     ],
 )
@@ -156,6 +167,19 @@ def test_what_cannot_be_replanned_is_said(
 ) -> None:
     done = command("replan", "out", *options)
     assert (done.code, match in done.err) == (code, True), done.err
+
+
+def test_a_missing_torch_is_named_with_the_way_to_get_it(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules.update(torch=None); from bitplan.cli import main; "
+        "sys.argv = ['optimize', 'replan', 'out']; main()"
+    )
+    (folder / "out").mkdir()
+    (folder / "out" / "optimize.yaml").touch()
+    child = subprocess.run([sys.executable, "-P", "-c", script], check=False, capture_output=True, text=True)
+    assert child.returncode == 2
+    assert "replanning needs the package 'torch'; install it with: pip install 'bitplan[torch]'" in child.stderr
+    assert "Traceback" not in child.stderr
 
 
 def test_a_folder_without_a_fine_tuned_network_is_named(out: Path, tiny: Command, command: Command) -> None:
@@ -174,6 +198,22 @@ def test_a_folder_without_a_fine_tuned_network_is_named(out: Path, tiny: Command
     assert "optimize realise out/policy.json" in command("replan", "out").err
 
 
+def test_an_artifact_that_is_not_the_trained_one_is_refused(
+    out: Path, command: Command, subject: tuple[str, ...]
+) -> None:
+    artifact = out / "network.bitplan"
+    trained = artifact.read_bytes()
+    done = command("realise", "out/policy.json", *subject, "--recovery", "none", "-o", "out")
+    assert done.code == 0, done.err
+    for content in (artifact.read_bytes(), trained[:-1], b"something else"):
+        artifact.write_bytes(content)
+        done = command("replan", "out")
+        assert (done.code, "out/network.bitplan is not the network that" in done.err) == (2, True), done.err
+        assert "optimize realise out/policy.json" in done.err
+    artifact.write_bytes(trained)
+    read_earlier(out)
+
+
 def test_images_and_weights_that_have_changed_are_found(out: Path, command: Command, folder: Path) -> None:
     data = dict(np.load(folder / "data.npz"))
     np.savez(folder / "data.npz", **(data | {"calibration_x": 255 - data["calibration_x"]}))
@@ -182,8 +222,6 @@ def test_images_and_weights_that_have_changed_are_found(out: Path, command: Comm
     np.savez(folder / "data.npz", **data)
     model = folder / "tiny_network.py"
     model.write_text(model.read_text().replace("manual_seed(1)", "manual_seed(2)"))
-    import sys
-
     del sys.modules["tiny_network"]
     done = command("replan", "out")
     assert (done.code, "the weights of the model" in done.err) == (2, True), done.err

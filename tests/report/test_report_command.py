@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -17,9 +18,11 @@ import pytest
 from PIL import Image
 
 from bitplan.policies.policy_file import read_policy
+from bitplan.profiles.fingerprint import this_machine
 from bitplan.report.facts import report_facts
 from bitplan.report.folder import read_folder
 from bitplan.report.page import page
+from bitplan.report.step_times import StepTimes, write_step_times
 from bitplan.report.text import NOTHING, written
 
 Command = Callable[..., Any]
@@ -173,6 +176,28 @@ def test_layers_are_timed_on_request_and_the_times_are_kept(command: Command, fo
     assert other["layers"][0]["measured_ms"] is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("latency_ms", "x"),
+        ("latency_ms", None),
+        ("latency_ms", float("nan")),
+        ("steps_ms", {"a": True}),
+        ("batch", "1"),
+    ],
+)
+def test_damaged_times_are_left_out_with_the_reason(folder: Path, name: str, value: Any) -> None:
+    artifact = hashlib.sha256((folder / "out" / "network.bitplan").read_bytes()).hexdigest()
+    path = folder / "out" / "step-times.json"
+    write_step_times(path, StepTimes(artifact, this_machine(), 1, 1, 0.5, {"a": 0.5}))
+    assert "step-times.json" not in read_folder(folder / "out").missing
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    reason = {row["what"]: row["why"] for row in facts_of("out")["missing"]}["step-times.json"]
+    shown = repr(value["a"] if isinstance(value, dict) else value)
+    assert "holds no times of steps" in reason
+    assert shown in reason
+
+
 def test_neither_torch_nor_matplotlib_is_needed(folder: Path) -> None:
     script = (
         "import sys; sys.modules.update(torch=None, matplotlib=None); from bitplan.cli import main; "
@@ -206,6 +231,21 @@ def test_what_a_file_is_needed_for_is_left_out_and_said_so(folder: Path, name: s
     assert [section for section in SECTIONS if section not in gone] == Page(page(facts)).sections
     said = {row["what"]: row["why"] for row in facts["missing"]}
     assert (reason if damage == "missing" else name) in said[name]
+
+
+def test_remedies_are_commands_that_work_on_this_folder(folder: Path) -> None:
+    (folder / "out").rename(folder / "my out")
+    for name in ("network.bitplan", "frontier.arrow"):
+        (folder / "my out" / name).unlink()
+    said = {row["what"]: row["why"] for row in facts_of("my out")["missing"]}
+    assert "`optimize realise 'my out/policy.json' -o 'my out'`" in said["network.bitplan"]
+    assert "`optimize frontier 'my out'`" in said["frontier.arrow"]
+    for name in ("loss.arrow", "device.arrow"):
+        (folder / "my out" / name).unlink()
+    said = {row["what"]: row["why"] for row in facts_of("my out")["missing"]}
+    assert (
+        said["frontier.arrow"] == "there is no frontier.arrow; without device.arrow, loss.arrow it cannot be computed"
+    )
 
 
 def test_a_policy_alone_is_reported_as_planned(command: Command, folder: Path) -> None:
@@ -289,6 +329,10 @@ def test_folders_without_a_result_are_refused(command: Command, folder: Path) ->
         called = command("report", *arguments)
         assert (called.code, called.out) == (2, ""), arguments
         assert word in called.err
+    kept = (folder / "out" / "policy.json").read_bytes()
+    called = command("report", "out", "-o", "out/policy.json")
+    assert (called.code, "must end in .html" in called.err) == (2, True)
+    assert (folder / "out" / "policy.json").read_bytes() == kept
     (folder / "other" / "LOAD.md").write_text("how a hybrid result is loaded")
     (folder / "other" / "frontier.arrow").unlink()
     called = command("report", "other", "--time")

@@ -23,7 +23,7 @@ from bitplan.variant import Variant
 
 SETTINGS = Settings(epochs=3, batch=8, augment="none", learning_rate=0.003)
 MIXED = ("ternary", "int4", "binary", "apb:kept=0.04", "int2", "float32", "xor:bits=1", "coded:bits=2", "int8")
-ORIGIN = Origin("network", "weights", "policy", "calibration", "test")
+ORIGIN = Origin("network", "weights", "policy", "calibration", "test", "artifact")
 
 
 def warm_of(small, names):
