@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bitplan.atomic_file import write_atomically
-from bitplan.config import READERS, Config, load_config, merge
+from bitplan.config import Config, load_config, merge
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.workflow import CONFIG, POLICY
 
@@ -67,8 +68,9 @@ def trial_named(named: Path) -> Path | None:
     return trial_policy_path(Path(folder), name) if mark and not named.exists() and Path(folder).is_dir() else None
 
 
-def as_tried(config: Config, policy: Path) -> Config:
-    """The configuration of the trial with this policy file, with what `config` has of its own in its place."""
-    usual = Config()
-    own = {name: getattr(config, name) for name in READERS if getattr(config, name) != getattr(usual, name)}
-    return merge(own, load_config(policy.parent / CONFIG))
+def as_tried(policy: Path, options: Mapping[str, Any], path: Path | None) -> Config:
+    """The configuration that carries out the trial with this policy file: the options of the command line over the file
+    behind `--config`, if one is named, over what the trial was tried with. The optimize.yaml of the current folder has no
+    part in it. Raises UsageError naming the file."""
+    named = {} if path is None else load_config(path)
+    return merge(options, {**load_config(policy.parent / CONFIG), **named})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bitplan.config import load_config
 from bitplan.policies.policy_file import policy_hash, read_policy
 
 pytest.importorskip("optuna", reason="studies need optuna: pip install 'bitplan[study]'")
@@ -58,11 +59,12 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     other = study("--knob", "recovery=fast,none", "--trials", "4")
     assert (other.code, "other knobs" in " ".join(other.err.split())) == (2, True)
 
-    realised = command(
-        "realise", f"{place}#{number}", "--model", "tiny_network:build", "--data", "data.npz", "-o", "r", "--json"
-    )
+    (folder / "optimize.yaml").write_text("recovery: [strong]\nbudget: 9kB\n")  # of something else
+    realised = command("realise", f"{place}#{number}", "-o", "r", "--json")
     assert realised.code in (0, 4), realised.err
     assert realised.json["file_bytes"] == found["best"]["bytes"]
+    carried_out = load_config(folder / "r" / "optimize.yaml")
+    assert (list(carried_out["recovery"]), carried_out["budget"]) == ([found["best"]["settings"]["recovery"]], "2kB")
     assert command("realise", f"{place}#99").code == 2
     run = command("run", f"{place}/trials/{number:04d}/policy.json", "--data", "data.npz")
     assert run.code == 0, run.err
