@@ -20,7 +20,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class StudyFile:
-    """Where the study is kept, its name there, and its objectives."""
+    """Where the study is kept, its name there, and its objectives. `storage`: STORAGE alone is the file in the study's own
+    folder, wherever that is moved."""
 
     name: str
     storage: str
@@ -29,6 +30,10 @@ class StudyFile:
     def save(self, folder: Path) -> None:
         content = {"format": FORM, "version": VERSION, **asdict(self)}
         write_atomically(folder / STUDY, json.dumps(content, indent=1).encode())
+
+    def storage_in(self, folder: Path) -> str:
+        """What `open_storage` takes for the study in this folder."""
+        return str(folder / STORAGE) if self.storage == STORAGE else self.storage
 
     @staticmethod
     def load(folder: Path) -> StudyFile:

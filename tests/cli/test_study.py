@@ -69,11 +69,19 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     run = command("run", f"{place}/trials/{number:04d}/policy.json", "--data", "data.npz")
     assert run.code == 0, run.err
 
+    (folder / place).rename(folder / "moved")
+    assert json.loads(command("study", "show", "moved", "--json").out) == shown
+    (folder / "moved" / "study.db").unlink()
+    for name in ("show", "best", "export"):
+        called = command("study", name, "moved")
+        assert (called.code, "moved/study.db does not exist" in " ".join(called.err.split())) == (1, True), called.err
+    assert not (folder / place).exists() and not (folder / "moved" / "study.db").exists()
 
-def test_several_objectives_give_a_front_within_the_limits(study: Command) -> None:
+
+def test_several_objectives_give_a_front_within_the_limits(study: Command, command: Command) -> None:
     called = study(
         "--objective", "loss", "--objective", "bytes", "--knob", "recovery=fast,none", "--trials", "4", "--json",
-        "--storage", "journal:front.log", "--jobs", "2",
+        "--storage", "journal:front.kept", "--jobs", "2",
     )  # fmt: skip
     assert called.code == 0, called.err
     front = called.json["front"]
@@ -81,6 +89,8 @@ def test_several_objectives_give_a_front_within_the_limits(study: Command) -> No
     assert all(0.5 <= row["settings"]["budget"] <= 1 and row["bytes"] <= 2000 for row in front)
     sizes = [row["bytes"] for row in front]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    assert json.loads(command("study", "best", "--json").out) == front
+    assert command("study", "export").code == 0
 
 
 def test_recovery_calibration_training_and_groups_are_knobs(study: Command) -> None:
