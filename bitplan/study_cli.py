@@ -103,9 +103,7 @@ def study(
     chosen = found["best"] or next(iter(found["front"] or []), None)
     folder = shlex.quote(found["folder"])
     if chosen is not None:
-        reporter.say(
-            f"carry out and measure it with: optimize realise {folder}#{chosen['number']} (and the same model and data)"
-        )
+        reporter.say(f"carry out and measure it with: optimize realise {folder}#{chosen['number']}")
     reporter.say(f"look at it with: optimize study show {folder}; optuna-dashboard {shlex.quote(found['storage'])}")
     if json_output:
         print(json.dumps(found))
