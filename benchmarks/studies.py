@@ -73,7 +73,8 @@ def trials(folder: Path) -> list[Any]:
     place = folder / "out" / "study"
     try:
         file = StudyFile.load(place)
-        found: list[Any] = loaded_study(open_storage(file.storage), file.name).get_trials(deepcopy=False)
+        study = loaded_study(open_storage(file.storage_in(place), create=False), file.name)
+        found: list[Any] = study.get_trials(deepcopy=False)
         return found
     except BitplanError:  # it is being made
         return []
@@ -163,7 +164,8 @@ def two_workers(place: Path, arguments: Sequence[str], wanted: int) -> dict[str,
 
 def dashboard(folder: Path) -> dict[str, Any]:
     """What optuna-dashboard answers on the study."""
-    url = StudyFile.load(folder / "out" / "study").storage
+    place = folder / "out" / "study"
+    url = open_storage(StudyFile.load(place).storage_in(place), create=False).url
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from bitplan.profile_cli import app as profile_app
 from bitplan.progress import Reporter
 from bitplan.replan_cli import replan
 from bitplan.study_cli import app as study_app
+from bitplan.study_cli import realised_config
 
 INTERRUPTED = 130
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -136,7 +138,7 @@ def frontier(
 
 
 @app.command(short_help="Carries a policy out and measures the artifact.")
-@configured
+@partial(configured, resolved=realised_config)
 def realise(
     policy_file: Annotated[
         Path,
@@ -157,16 +159,13 @@ def realise(
     from bitplan.profiles.fingerprint import this_machine
     from bitplan.profiles.library import default_path, profile_path
     from bitplan.stages import stages_of
-    from bitplan.studies.files import as_tried, trial_named
+    from bitplan.studies.files import trial_named
     from bitplan.targets import Targets
     from bitplan.workflow import check_output, judged_and_trained
 
-    trial = trial_named(policy_file)
-    if trial is not None:
-        config = as_tried(config, trial)
     check_output(config.output)
     check_finetune(config)
-    policy = policy_named(trial or policy_file)
+    policy = policy_named(trial_named(policy_file) or policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)

@@ -185,10 +185,15 @@ def _refuse_options_before(context: typer.Context) -> None:
 
 def resolve(options: dict[str, Any], path: Path | None) -> Config:
     """Options over the file over the defaults; without `--config`, optimize.yaml of the current folder if it exists."""
+    path = existing(path) or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return merge(options, load_config(path) if path else None)
+
+
+def existing(path: Path | None) -> Path | None:
+    """The file behind `--config`. Raises UsageError where one is named that is not there."""
     if path is not None and not path.exists():
         raise UsageError(f"the configuration {path} does not exist; name another with --config")
-    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    return merge(options, load_config(path) if path else None)
+    return path
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

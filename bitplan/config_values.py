@@ -15,6 +15,7 @@ from bitplan.user_code import FUNCTION_SPEC
 
 LOSS_METRICS = ("kl", "task", "squared_error")
 BACKENDS = ("loky", "ray", "dask")
+LONG = "it must be a time with its unit, such as 90s, 30min or 2h"
 
 
 def _refuse(name: str, value: object, rule: str) -> NoReturn:
@@ -99,15 +100,19 @@ def seconds(name: str, value: Any) -> float:
 
 def long_seconds(name: str, value: Any) -> float:
     """A number of seconds, or a text with a unit from hours down: 2h, 60min, 90s."""
-    if isinstance(value, str):
-        for unit, factor in (("min", 60), ("h", 3600)):
-            number = value.strip().removesuffix(unit)
-            if number != value.strip():
-                try:
-                    return seconds(name, factor * float(number))
-                except ValueError:
-                    _refuse(name, value, "it must be a time such as 60min")
-    return seconds(name, value)
+    if not isinstance(value, str):
+        return seconds(name, value)
+    for unit, factor in (("min", 60), ("h", 3600)):
+        number = value.strip().removesuffix(unit)
+        if number != value.strip():
+            try:
+                return seconds(name, factor * float(number))
+            except ValueError:
+                _refuse(name, value, LONG)
+    try:
+        return seconds(name, value)
+    except UsageError:
+        _refuse(name, value, LONG)
 
 
 def epochs(name: str, value: Any) -> int:

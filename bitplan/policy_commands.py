@@ -33,7 +33,10 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
     from bitplan.measured import packed, recovered
     from bitplan.trained import load_trained
 
-    reporter.say(f"{path.name} was edited since it was carried out: carrying it out on the model of {CONFIG}")
+    why = f"no {ARTIFACT} is beside it"
+    if artifact.exists():
+        why = f"it was edited since {ARTIFACT} beside it was made, or that is of another version"
+    reporter.say(f"carrying {path.name} out on the model of {CONFIG}: {why}")
     if config.finetune:
         reporter.say(
             f"[yellow]it is not fine-tuned here; for that: optimize realise {path} --config {configuration}[/]"

@@ -6,11 +6,11 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bitplan.cli_options import HOW, Json, Quiet, configured
+from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
 from bitplan.config import Config
 from bitplan.config_values import long_seconds, texts
 from bitplan.progress import Reporter
@@ -103,9 +103,7 @@ def study(
     chosen = found["best"] or next(iter(found["front"] or []), None)
     folder = shlex.quote(found["folder"])
     if chosen is not None:
-        reporter.say(
-            f"carry out and measure it with: optimize realise {folder}#{chosen['number']} (and the same model and data)"
-        )
+        reporter.say(f"carry out and measure it with: optimize realise {folder}#{chosen['number']}")
     reporter.say(f"look at it with: optimize study show {folder}; optuna-dashboard {shlex.quote(found['storage'])}")
     if json_output:
         print(json.dumps(found))
@@ -166,3 +164,11 @@ def export(
 
     count = exported(folder, output, storage)
     Reporter(quiet=quiet).say(f"{count} trials in {output}")
+
+
+def realised_config(options: dict[str, Any], path: Path | None, own: dict[str, Any]) -> Config:
+    """The configuration of `optimize realise`: of a trial (out/study#17) the one it was tried with, the options over it."""
+    from bitplan.studies.files import as_tried, trial_named
+
+    trial = trial_named(own["policy_file"])
+    return resolve(options, path) if trial is None else as_tried(trial, options, existing(path))

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bitplan.atomic_file import write_atomically
-from bitplan.config import READERS, Config, load_config, merge
+from bitplan.config import Config, load_config, merge, save_resolved
+from bitplan.data.load import KNOWN_SETS
 from bitplan.errors import FileFormatError, UsageError
 from bitplan.workflow import CONFIG, POLICY
 
 STUDY, STORAGE = "study.json", "study.db"
 FORM = "bitplan study"
 VERSION = 1
+REALISED = "realised"
+"""Folder beside a trial's policy where it is carried out."""
+PATHS = ("weights", "device_profile", "loss_profile")
+DATA = ("data", "train_data")
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """Where the study is kept, its name there, and its objectives."""
+    """Where the study is kept, its name there, and its objectives. `storage`: STORAGE alone is the file in the study's own
+    folder, wherever that is moved."""
 
     name: str
     storage: str
@@ -28,6 +35,10 @@ class StudyFile:
     def save(self, folder: Path) -> None:
         content = {"format": FORM, "version": VERSION, **asdict(self)}
         write_atomically(folder / STUDY, json.dumps(content, indent=1).encode())
+
+    def storage_in(self, folder: Path) -> str:
+        """What `open_storage` takes for the study in this folder."""
+        return str(folder / STORAGE) if self.storage == STORAGE else self.storage
 
     @staticmethod
     def load(folder: Path) -> StudyFile:
@@ -67,8 +78,25 @@ def trial_named(named: Path) -> Path | None:
     return trial_policy_path(Path(folder), name) if mark and not named.exists() and Path(folder).is_dir() else None
 
 
-def as_tried(config: Config, policy: Path) -> Config:
-    """The configuration of the trial with this policy file, with what `config` has of its own in its place."""
-    usual = Config()
-    own = {name: getattr(config, name) for name in READERS if getattr(config, name) != getattr(usual, name)}
-    return merge(own, load_config(policy.parent / CONFIG))
+def as_tried(policy: Path, options: Mapping[str, Any], path: Path | None) -> Config:
+    """The configuration that carries out the trial with this policy file: the options of the command line over the file
+    behind `--config`, if one is named, over what the trial was tried with. The optimize.yaml of the current folder has no
+    part in it, and results go beside the policy unless `output` is given. Raises UsageError naming the file."""
+    named = {} if path is None else load_config(path)
+    return merge(options, {**load_config(policy.parent / CONFIG), "output": policy.parent / REALISED, **named})
+
+
+def save_tried(folder: Path, config: Config) -> None:
+    """Writes the configuration that a trial is tried with to its folder; it holds from any folder, for paths of files that
+    there are become absolute ones."""
+    paths: dict[str, Any] = {n: path.absolute() for n in PATHS if (path := getattr(config, n)) and path.exists()}
+    data: dict[str, Any] = {n: _absolute(spec) for n in DATA if (spec := getattr(config, n))}
+    save_resolved(folder / CONFIG, replace(config, **paths, **data, output=(folder / REALISED).absolute()))
+
+
+def _absolute(data: str) -> str:
+    """A data set (`file.npz`, `DIR`, `cifar10:DIR`) whose file or folder exists, by its absolute path; others as they are."""
+    name, _, place = data.partition(":")
+    if name in KNOWN_SETS and place:
+        return f"{name}:{Path(place).absolute()}"
+    return str(Path(data).absolute()) if Path(data).exists() else data

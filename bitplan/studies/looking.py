@@ -15,7 +15,7 @@ def trials(folder: Path, storage: str | None = None) -> tuple[StudyFile, list[Ro
     """The study of a folder and its trials; `storage`: in place of the one that the folder names, which lacks a password.
     Raises FileFormatError, UsageError and BitplanError where they cannot be read."""
     file = StudyFile.load(folder)
-    study = loaded_study(open_storage(storage or file.storage), file.name)
+    study = loaded_study(open_storage(storage or file.storage_in(folder), create=False), file.name)
     return file, rows_of(study, file.objectives)
 
 

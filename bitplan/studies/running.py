@@ -15,7 +15,7 @@ from bitplan.errors import BitplanError
 from bitplan.optimizer.study import Course, begun
 from bitplan.optimizer.study.rows import Row, best_rows, row_of, rows_of
 from bitplan.progress import Reporter
-from bitplan.studies.files import StudyFile
+from bitplan.studies.files import STORAGE, StudyFile
 from bitplan.studies.preparing import Asked, Prepared, prepared
 from bitplan.studies.text import line
 from bitplan.studies.trials import Trials
@@ -32,7 +32,8 @@ def run(config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
 
 def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> dict[str, Any]:
     study = begun(ready.plan, ready.place, ready.workers)
-    StudyFile(asked.name, ready.place.shown, asked.objectives).save(ready.folder)
+    storage = STORAGE if asked.storage is None else ready.place.recorded
+    StudyFile(asked.name, storage, asked.objectives).save(ready.folder)
     knobs = ", ".join(knob.name for knob in ready.plan.knobs)
     data = ready.trials.trained.data
     reporter.say(

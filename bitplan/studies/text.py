@@ -28,13 +28,14 @@ def trials_table(rows: Sequence[Row], best: Sequence[Row]) -> Table:
     """All trials; bold: the best ones."""
     table = Table(title="trials", title_style="bold")
     knobs = list(dict.fromkeys(name for row in rows for name in row.settings))
-    for heading in ("trial", "state", "loss", "latency ms", "file", *knobs, "s"):
-        table.add_column(heading, justify="left" if heading in ("state", *knobs) else "right")
+    words = ("state", *knobs)  # only they may be wrapped: a figure that is cut says nothing
+    for heading in ("trial", "state", "loss", "ms", "file", *knobs, "s"):
+        table.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in words)
     numbers = {row.number for row in best}
     for row in rows:
         state = "planner" if row.planner and row.state == "complete" else row.state
         cells = [str(row.number), state if row.counts or row.state != "complete" else "over limits"]
-        cells += [_number(row.attributes.get("loss"), ".4g"), _number(row.attributes.get("latency"), ".3f")]
+        cells += [_number(row.attributes.get("loss"), ".3g"), _number(row.attributes.get("latency"), ".3f")]
         size = row.attributes.get("bytes")
         cells.append("-" if size is None else format_bytes(size))
         cells += [escape(_setting(row.settings.get(name))) for name in knobs]

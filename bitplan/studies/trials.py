@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.config import Config, save_resolved
+from bitplan.config import Config
 from bitplan.data import Dataset
 from bitplan.errors import BusyError, DataError
 from bitplan.optimizer.build_problem import full_precision_limit
@@ -28,12 +28,13 @@ from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.workers import one_thread
 from bitplan.profiling import loss_profile
 from bitplan.progress import Report, Reporter
+from bitplan.studies.files import save_tried
 from bitplan.studies.knobs import CALIBRATION
 from bitplan.studies.losses import HeldBackLosses
 from bitplan.studies.space import Space
 from bitplan.targets import Targets
 from bitplan.trained import Trained
-from bitplan.workflow import CONFIG, POLICY
+from bitplan.workflow import POLICY
 
 HELD_BACK = 0.25
 """Share of the calibration images that trials are measured on."""
@@ -141,7 +142,7 @@ class Trials:
         folder = self.folder / "trials" / f"{number:04d}"
         noted = replace(policy, settings={**policy.settings, "study": {"trial": number, "settings": dict(settings)}})
         write_policy(folder / POLICY, noted)
-        save_resolved(folder / CONFIG, replace(config, output=folder / "realised"))
+        save_tried(folder, config)
         return (folder / POLICY).absolute()
 
     def _constraints(self, policy: Policy, numbers: Mapping[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import make_url
@@ -44,28 +45,37 @@ class Place:
         """The URL without its password."""
         return self.url if self.file is not None else make_url(self.url).render_as_string(hide_password=True)
 
+    @property
+    def recorded(self) -> str:
+        """What `open_storage` takes from any folder: `shown`, and for a journal file its kind, whatever its ending."""
+        return f"{JOURNAL}{self.url}" if self.url == str(self.file) else self.shown
 
-def open_storage(text: str) -> Place:
-    """Opens or creates it. Raises UsageError for a text of no known form, BitplanError where it cannot be opened."""
+
+def open_storage(text: str, create: bool = True) -> Place:
+    """Opens it, or creates it where `create` is true; else a local file is left as it is. Raises UsageError for a text of no
+    known form, BitplanError where it cannot be opened."""
     if HIDDEN in text:
         raise UsageError(f"the password of the storage {text!r} is not kept; give the whole URL with --storage")
-    kind, where = _form(text)
     with quiet(), _explained(text):
-        if kind == "journal":
-            path = Path(where).absolute()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return Place(JournalStorage(JournalFileBackend(str(path))), str(path), path)
-        file = Path(where.removeprefix("sqlite:///")) if where.startswith("sqlite:///") else None
+        url, file = _form(text)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            if create:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            elif not file.exists():
+                raise BitplanError(
+                    f"the storage {file} does not exist; if it was moved, name its new place with --storage"
+                )
+        if url == str(file):
+            return Place(JournalStorage(JournalFileBackend(url)), url, file)
         storage = RDBStorage(
-            where,
+            url,
             engine_kwargs={} if file is None else {"connect_args": {"timeout": SQLITE_TIMEOUT}},
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            skip_table_creation=not create,
         )
-        return Place(storage, where, file)
+        return Place(storage, url, file)
 
 
 def loaded_study(place: Place, name: str, sampler: Any = None, pruner: Any = None) -> Any:
@@ -91,21 +101,32 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _form(text: str) -> tuple[str, str]:
+def _form(text: str) -> tuple[str, Path | None]:
+    """The URL and, of a local file, its absolute path; of a journal file the URL is the path."""
     if text.startswith(JOURNAL) and text != JOURNAL:
-        return "journal", text.removeprefix(JOURNAL)
+        return _journal(text.removeprefix(JOURNAL))
     if "://" in text:
-        return "database", text
+        url = make_url(text)
+        if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+            return text, None
+        file = Path(url.database).absolute()
+        return url.set(database=str(file)).render_as_string(hide_password=False), file
     kind = SUFFIXES.get(Path(text).suffix)
     if kind is None:
         raise UsageError(f"storage {text!r} is of no known kind; give {FORMS}")
-    return (kind, text) if kind == "journal" else ("database", f"sqlite:///{Path(text).absolute()}")
+    file = Path(text).absolute()
+    return _journal(text) if kind == "journal" else (f"sqlite:///{file}", file)
+
+
+def _journal(path: str) -> tuple[str, Path]:
+    file = Path(path).absolute()
+    return str(file), file
 
 
 @contextmanager
 def _explained(text: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BitplanError(f"the storage {text!r} cannot be opened: {first}; give {FORMS}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bitplan.config import load_config
 from bitplan.policies.policy_file import policy_hash, read_policy
 
 pytest.importorskip("optuna", reason="studies need optuna: pip install 'bitplan[study]'")
@@ -58,20 +59,29 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     other = study("--knob", "recovery=fast,none", "--trials", "4")
     assert (other.code, "other knobs" in " ".join(other.err.split())) == (2, True)
 
-    realised = command(
-        "realise", f"{place}#{number}", "--model", "tiny_network:build", "--data", "data.npz", "-o", "r", "--json"
-    )
+    (folder / "optimize.yaml").write_text("recovery: [strong]\nbudget: 9kB\n")  # of something else
+    realised = command("realise", f"{place}#{number}", "-o", "r", "--json")
     assert realised.code in (0, 4), realised.err
     assert realised.json["file_bytes"] == found["best"]["bytes"]
+    carried_out = load_config(folder / "r" / "optimize.yaml")
+    assert (list(carried_out["recovery"]), carried_out["budget"]) == ([found["best"]["settings"]["recovery"]], "2kB")
     assert command("realise", f"{place}#99").code == 2
     run = command("run", f"{place}/trials/{number:04d}/policy.json", "--data", "data.npz")
-    assert run.code == 0, run.err
+    assert (run.code, "no network.bitplan is beside it" in " ".join(run.err.split())) == (0, True), run.err
+
+    (folder / place).rename(folder / "moved")
+    assert json.loads(command("study", "show", "moved", "--json").out) == shown
+    (folder / "moved" / "study.db").unlink()
+    for name in ("show", "best", "export"):
+        called = command("study", name, "moved")
+        assert (called.code, "moved/study.db does not exist" in " ".join(called.err.split())) == (1, True), called.err
+    assert not (folder / place).exists() and not (folder / "moved" / "study.db").exists()
 
 
-def test_several_objectives_give_a_front_within_the_limits(study: Command) -> None:
+def test_several_objectives_give_a_front_within_the_limits(study: Command, command: Command) -> None:
     called = study(
         "--objective", "loss", "--objective", "bytes", "--knob", "recovery=fast,none", "--trials", "4", "--json",
-        "--storage", "journal:front.log", "--jobs", "2",
+        "--storage", "journal:front.kept", "--jobs", "2",
     )  # fmt: skip
     assert called.code == 0, called.err
     front = called.json["front"]
@@ -79,6 +89,8 @@ def test_several_objectives_give_a_front_within_the_limits(study: Command) -> No
     assert all(0.5 <= row["settings"]["budget"] <= 1 and row["bytes"] <= 2000 for row in front)
     sizes = [row["bytes"] for row in front]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    assert json.loads(command("study", "best", "--json").out) == front
+    assert command("study", "export").code == 0
 
 
 def test_recovery_calibration_training_and_groups_are_knobs(study: Command) -> None:
@@ -110,7 +122,7 @@ def test_recovery_calibration_training_and_groups_are_knobs(study: Command) -> N
         (["--objective", "bytes"], 2, "--max-loss"),
         (["--objective", "loss", "--objective", "bytes", "--pruner", "median"], 2, "one objective"),
         (["--storage", "study.txt"], 2, "study.txt"),
-        (["--time-limit", "soon"], 2, "soon"),
+        (["--time-limit", "soon"], 2, "'soon' (str); it must be a time with its unit, such as 90s, 30min or 2h"),
         (["--name", "a/b"], 2, "a/b"),
         (["--max-drop", "1%"], 2, "--max-drop"),
         (["--hybrid"], 2, "--hybrid"),

@@ -255,6 +255,33 @@ def test_storages_that_cannot_be_opened_say_what_can(storage):
     assert "storage" in str(raised.value) or "/proc/no" in str(raised.value)
 
 
+@pytest.mark.parametrize("storage", ["a.db", "sqlite:///b/a.odd", "a.log", "journal:a.odd"])
+def test_what_is_recorded_of_a_storage_opens_it_from_any_folder(tmp_path, monkeypatch, storage):
+    monkeypatch.chdir(tmp_path)
+    place = open_storage(storage)
+    optuna.create_study(study_name="s", storage=place.storage)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    again = open_storage(place.recorded, create=False)
+    assert (again.file, again.url) == (place.file, place.url)
+    assert loaded_study(again, "s").study_name == "s"
+
+
+@pytest.mark.parametrize("storage", ["no/a.db", "sqlite:///no/a.db", "no/a.log", "journal:no/a"])
+def test_a_storage_that_is_only_read_is_not_created(tmp_path, monkeypatch, storage):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BitplanError, match=r"no/a\S* does not exist"):
+        open_storage(storage, create=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_of_something_else_that_is_only_read_is_left_as_it_is(tmp_path):
+    (tmp_path / "a.db").touch()
+    with pytest.raises(BitplanError, match="cannot be opened"):
+        open_storage(str(tmp_path / "a.db"), create=False)
+    assert (tmp_path / "a.db").stat().st_size == 0
+
+
 def test_passwords_of_databases_are_not_shown():
     place = Place(None, "mysql://me:secret@host/x", None)
     assert "secret" not in place.shown
