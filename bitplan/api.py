@@ -26,7 +26,7 @@ from bitplan.profiles.loss import LossProfile
 from bitplan.progress import Reporter
 from bitplan.result import Result
 from bitplan.stages import stages_of
-from bitplan.trained import captured, load_trained, trained_from
+from bitplan.trained import captured, trained_from
 from bitplan.user_code import require_package
 from bitplan.workflow import ARTIFACT, DEVICE, LOSS, Job, check_output, inferred_objective, judged_and_trained
 
@@ -128,26 +128,22 @@ def plan(
     reporter = Reporter(quiet=quiet)
     require_package("torch", "capturing and measuring a network")
     named = data if isinstance(data, str | Mapping) else _pair(data)
-    if isinstance(network, str) and isinstance(named, str):
-        if info is not None:
-            raise UsageError("info describes a module; the function that model names returns its own")
-        config = replace(config, model=network, data=named)
-        trained = load_trained(config, reporter)
-    else:
-        from bitplan.model import load_model, ready_model
+    if isinstance(network, str) and info is not None:
+        raise UsageError("info describes a module; the function that model names returns its own")
+    config = replace(
+        config,
+        model=network if isinstance(network, str) else FROM_PYTHON,
+        data=named if isinstance(named, str) else FROM_PYTHON,
+    )
+    from bitplan.model import load_model, ready_model
 
+    with reporter.stage("loading and capturing the network"):
         if isinstance(network, str):
             loaded = load_model(network, config.weights)
         else:
             loaded = ready_model(network, info or {}, "the network", config.weights)
-        with reporter.stage("capturing the network"):
-            parts = captured(loaded, named, config)
-        config = replace(
-            config,
-            model=network if isinstance(network, str) else FROM_PYTHON,
-            data=named if isinstance(named, str) else FROM_PYTHON,
-        )
-        trained = trained_from(*parts, config, reporter)
+        parts = captured(loaded, named, config)
+    trained = trained_from(*parts, config, reporter)
     stages = stages_of(config)
     device = stages.device_profile(trained, config, reporter)
     loss = stages.loss_profile(trained, config, reporter)

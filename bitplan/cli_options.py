@@ -133,10 +133,9 @@ Resolved = Callable[[dict[str, Any], Path | None, dict[str, Any]], Config]
 
 def configured(command: Callable[..., Any], resolved: Resolved | None = None) -> Callable[..., Any]:
     """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults, or what
-    `resolved` makes of them. A parameter of its own that is named like one
-    of OPTIONS takes that one's place, and is not part of the configuration. A group that is given a sub-command does nothing
-    of its own."""
+    their place, the options over the configuration file over the defaults, or what `resolved` makes of them. A parameter of
+    its own that is named like one of OPTIONS takes that one's place, and is not part of the configuration. A group that is
+    given a sub-command does nothing of its own."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
     names = {p.name for p in own}

@@ -74,7 +74,7 @@ def recovered(
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = cache_folder() / "recovery" / f"{recovery_key(trained, policy, config, warm)}.journal"
+    path = recovery_journal(recovery_key(trained, policy, config, warm))
     with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
         found = recover(
             trained.network,
@@ -117,6 +117,11 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
         policy_hash=policy_hash(policy),
         planned_batch=config.batch,
     )
+
+
+def recovery_journal(key: str) -> Path:
+    """Where the realisation of this key keeps what is finished while it runs."""
+    return cache_folder() / "recovery" / f"{key}.journal"
 
 
 def recovery_key(trained: Trained, policy: Policy, config: Config, warm: WarmStart | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     targets = inferred_objective(config.targets)
     job = Job(config, stages, trained, device, loss, targets, reporter)
     if is_example(config) and targets == Targets():
-        job = replace(job, targets=example_targets(job))
+        eight_bit = job.uniform(Variant("int8"))
+        job = replace(job, targets=example_targets(trained.network, eight_bit, job.plan, reporter))
     if dry_run:
         policy = job.polished(job.plan(job.targets), job.targets)
         return write(config, trained.network, Result(PLANNED, job.targets, policy, trained.network), None)
@@ -174,18 +176,19 @@ def inferred_objective(targets: Targets) -> Targets:
     return replace(targets, objective="latency" if targets.bytes else "bytes")
 
 
-def example_targets(job: Job) -> Targets:
+def example_targets(
+    network: Network, eight_bit: Policy, planned: Callable[[Targets], Policy], reporter: Reporter
+) -> Targets:
     """Targets that bind on the embedded example: 40 % of uniform int8's bytes, and 80 % of its milliseconds or, where
-    the kernels are not that fast, a little above the fastest plan of that size."""
-    eight_bit = job.uniform(Variant("int8"))
-    size = int(EXAMPLE_BYTES * artifact_bytes(job.trained.network, eight_bit.variants))
+    the kernels are not that fast, a little above the fastest plan of that size, which `planned` finds."""
+    size = int(EXAMPLE_BYTES * artifact_bytes(network, eight_bit.variants))
     eight_bit_ms = eight_bit.predicted.get("latency_ms")
     if not eight_bit_ms:
-        job.reporter.say(f"no targets were given: {format_bytes(size)} (40 % of uniform int8)")
+        reporter.say(f"no targets were given: {format_bytes(size)} (40 % of uniform int8)")
         return Targets(bytes=size)
-    fastest_ms = job.plan(Targets(bytes=size, objective="latency")).predicted["latency_ms"] or 0
+    fastest_ms = planned(Targets(bytes=size, objective="latency")).predicted["latency_ms"] or 0
     wanted_ms = max(EXAMPLE_LATENCY * eight_bit_ms, FASTEST_MARGIN * fastest_ms)
-    job.reporter.say(
+    reporter.say(
         f"no targets were given: {format_bytes(size)} (40 % of uniform int8) and {wanted_ms:.3f} ms "
         f"({100 * wanted_ms / eight_bit_ms:.0f} % of uniform int8)"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bitplan.config import Config
 from bitplan.errors import UsageError
-from bitplan.kernels.artifact import artifact_bytes
+from bitplan.file_lock import FileLock
 from bitplan.network import Network
 from bitplan.optimizer.plan import plan, uniform
-from bitplan.optimizer.study.workers import waited
+from bitplan.optimizer.study.workers import PATIENCE, patiently
 from bitplan.planned_device import planned_device
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile
@@ -20,19 +20,17 @@ from bitplan.profiling import known_or_timed
 from bitplan.progress import Reporter
 from bitplan.studies.knobs import BYTES, LATENCY
 from bitplan.studies.space import Space
-from bitplan.targets import Targets, format_bytes
+from bitplan.targets import Targets
 from bitplan.trained import Trained
 from bitplan.variant import Variant
-from bitplan.workflow import EXAMPLE_BYTES, EXAMPLE_LATENCY, FASTEST_MARGIN
-
-DEVICE = "device.arrow"
+from bitplan.workflow import DEVICE, example_targets
 
 
 def fixed_device(network: Network, menu: Menu, config: Config, folder: Path, reporter: Reporter) -> DeviceProfile:
     """The device profile that all trials are predicted with. The first call for a study takes it from the file or library
     entry that is named, or times this machine, and leaves it in the folder, for later calls and for other workers."""
     path = folder / DEVICE
-    with waited(path, 1.0):
+    with patiently(lambda: FileLock(path), PATIENCE):
         keys = all_keys(network, menu, config.threads, config.batch)
         known = DeviceProfile.load(path) if path.exists() else None
         if known is not None and all(key in known.entries for key in keys):
@@ -60,18 +58,18 @@ def _check_same(known: DeviceProfile, config: Config, path: Path) -> None:
         )
 
 
-def example_targets(trained: Trained, device: DeviceProfile, config: Config, reporter: Reporter) -> Targets:
+def targets_of_example(trained: Trained, device: DeviceProfile, config: Config, reporter: Reporter) -> Targets:
     """Targets that bind on the embedded example, as the main job chooses them."""
     network, menu, how = trained.network, trained.menu, {"threads": config.threads, "batch": config.batch}
     eight_bit = uniform(network, Variant("int8"), menu, None, device, **how)
     if eight_bit is None:
         raise UsageError("no targets are given, and the menu has no int8 to take them from; name --budget")
-    size = int(EXAMPLE_BYTES * artifact_bytes(network, eight_bit.variants))
-    fastest = plan(network, None, device, Targets(bytes=size, objective="latency"), menu, seed=config.seed, **how)
-    eight_bit_ms, fastest_ms = eight_bit.predicted["latency_ms"] or 0.0, fastest.predicted["latency_ms"] or 0.0
-    wanted_ms = max(EXAMPLE_LATENCY * eight_bit_ms, FASTEST_MARGIN * fastest_ms)
-    reporter.say(f"no targets were given: {format_bytes(size)} (40 % of uniform int8) and {wanted_ms:.3f} ms")
-    return Targets(latency=wanted_ms * 1e-3, bytes=size)
+    return example_targets(
+        network,
+        eight_bit,
+        lambda targets: plan(network, None, device, targets, menu, seed=config.seed, **how),
+        reporter,
+    )
 
 
 def planned_limits(trained: Trained, device: DeviceProfile, targets: Targets, space: Space, config: Config) -> Targets:

@@ -19,11 +19,10 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.evaluate import outputs_of
 from bitplan.finetuning import training_images
-from bitplan.measured import recovered, recovery_key
+from bitplan.measured import recovered, recovery_journal, recovery_key
 from bitplan.optimizer.study import Watch
 from bitplan.policies.policy import Policy
 from bitplan.policies.realise.finetune import checked, finetune, parse_settings
-from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.metrics import effective_metric, increase
 from bitplan.progress import Reporter
 from bitplan.recovery_names import CORRECT, STEPS
@@ -76,9 +75,8 @@ class HeldBackLosses:
         try:
             result = recovered(fitted, policy, config, reporter, watch=after).realisation
         except Exception:  # pruned, as a rule: nobody goes on from there
-            path = cache_folder() / "recovery" / f"{recovery_key(fitted, policy, config)}.journal"
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                recovery_journal(recovery_key(fitted, policy, config)).unlink(missing_ok=True)
             raise
         if config.finetune:
             after("finetune", self._trained_on(fitted, policy, result, config, reporter, key))

@@ -16,7 +16,7 @@ from bitplan.profiling import named_estimator
 from bitplan.progress import Reporter
 from bitplan.result import targets_json
 from bitplan.studies.files import STORAGE
-from bitplan.studies.limits import example_targets, fixed_device, planned_limits
+from bitplan.studies.limits import fixed_device, planned_limits, targets_of_example
 from bitplan.studies.losses import HeldBackLosses
 from bitplan.studies.space import Space, space_of
 from bitplan.studies.trials import Trials, divided
@@ -125,7 +125,7 @@ def prepared(config: Config, asked: Asked, reporter: Reporter) -> Prepared:
         device = fixed_device(network, space.largest_menu(), config, folder, reporter)
         targets = replace(config.targets, objective="loss" if "loss" in asked.objectives else asked.objectives[0])
         if is_example(config) and replace(targets, objective="loss") == Targets():
-            targets = example_targets(trained, device, config, reporter)
+            targets = targets_of_example(trained, device, config, reporter)
         limits = planned_limits(trained, device, targets, space, config)
         possible(trained, device, limits, config)
         depends = {

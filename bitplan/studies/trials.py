@@ -3,22 +3,21 @@ from all trials alike. Test images are never looked at."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.config import Config
 from bitplan.data import Dataset
-from bitplan.errors import BusyError, DataError
+from bitplan.errors import DataError
 from bitplan.optimizer.build_problem import full_precision_limit
 from bitplan.optimizer.plan import plan
 from bitplan.optimizer.study import Evaluated, Settings, Watch
+from bitplan.optimizer.study.workers import PATIENCE, patiently
 from bitplan.policies.menu import Menu
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import write_policy
@@ -38,8 +37,6 @@ from bitplan.workflow import POLICY
 
 HELD_BACK = 0.25
 """Share of the calibration images that trials are measured on."""
-PATIENCE = 1.0
-"""Seconds between two attempts to measure what another worker is measuring."""
 
 
 def divided(trained: Trained, seed: int) -> Trained:
@@ -128,8 +125,7 @@ class Trials:
         trial may need; then they do not depend on which trial came first either."""
         adds = estimator_named(str(config.loss_profile)).method().incremental
         wanted = menu if adds else self.space.largest_menu()
-        found: LossProfile = patiently(lambda: loss_profile(self.trained, config, reporter, wanted))
-        return found
+        return patiently(lambda: loss_profile(self.trained, config, reporter, wanted), PATIENCE)
 
     def _fitted(self, settings: Settings) -> Trained:
         """With the first of the images, as many as the settings say."""
@@ -163,15 +159,6 @@ class Trials:
             for name, (value, limit) in asked.items()
             if value is not None and limit is not None
         }
-
-
-def patiently(action: Callable[[], Any]) -> Any:
-    """What the action returns once no other worker is at work on the same: by then it is there, as a rule."""
-    while True:
-        try:
-            return action()
-        except BusyError:
-            time.sleep(PATIENCE)
 
 
 class Forwarded(Reporter):

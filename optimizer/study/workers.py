@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from bitplan.errors import BusyError
 from bitplan.file_lock import SUFFIX, FileLock
 
 PLACE, TURN = "place", "turn"
-POLL = 0.05
-"""Seconds between two attempts to take a lock."""
+POLL, PATIENCE = 0.05, 1.0
+"""Seconds between two attempts at what another process holds: for moments, and while it measures."""
+
+Found = TypeVar("Found")
 
 
 class Workers:
@@ -46,7 +49,7 @@ class Workers:
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Waits until no other worker of this folder is between counting the trials and beginning one."""
-        turn = Turn(waited(self.folder / TURN))
+        turn = Turn(patiently(lambda: FileLock(self.folder / TURN)))
         try:
             yield turn
         finally:
@@ -77,11 +80,11 @@ class Turn:
         self._lock.release()
 
 
-def waited(path: Path, poll: float = POLL) -> FileLock:
-    """The lock, as soon as its holder lets it go."""
+def patiently(action: Callable[[], Found], poll: float = POLL) -> Found:
+    """What the action returns, as soon as no other process holds what it needs."""
     while True:
         try:
-            return FileLock(path)
+            return action()
         except BusyError:
             time.sleep(poll)
 
