@@ -18,9 +18,18 @@ from bitplan.policies.realise.equalise import equalised
 from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import MEMORY, Progress, Realisation, code_formats, realise
 from bitplan.policies.realise.steps import recoveries
-from bitplan.policies.realise.tune import EPOCHS, tune
+from bitplan.policies.realise.tune import tune
 from bitplan.policies.realise.warm import WarmStart
-from bitplan.recovery_names import BLOCKS, DEFAULT_RANGES, EQUALISE, LAYER_STEPS, STEPS, Gain, layer_steps
+from bitplan.recovery_names import (
+    BLOCKS,
+    DEFAULT_RANGES,
+    DEFAULT_TUNE_EPOCHS,
+    EQUALISE,
+    LAYER_STEPS,
+    STEPS,
+    Gain,
+    layer_steps,
+)
 from bitplan.simulate import Simulator
 from bitplan.variant import F32, FLOAT32, Variant
 
@@ -50,7 +59,7 @@ def recover(
     steps: Sequence[str],
     *,
     method: str = DEFAULT_RANGES,
-    tune_epochs: int = EPOCHS,
+    tune_epochs: int = DEFAULT_TUNE_EPOCHS,
     warm: WarmStart | None = None,
     records: Records | None = None,
     progress: Progress | None = None,

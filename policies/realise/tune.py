@@ -25,7 +25,6 @@ from bitplan.recovery_names import DEFAULT_TUNE_EPOCHS
 from bitplan.simulate import Simulator
 from bitplan.variant import F32
 
-EPOCHS = DEFAULT_TUNE_EPOCHS
 BATCH = 32
 RATE = 2e-3
 """Of Adam, at the beginning: a step changes a scale by about so large a fraction of itself."""
@@ -40,7 +39,7 @@ def tune(
     fitted: Images,
     held_back: Images,
     *,
-    epochs: int = EPOCHS,
+    epochs: int = DEFAULT_TUNE_EPOCHS,
     records: Records | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, EncodedLayer]:
