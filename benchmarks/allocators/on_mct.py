@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import Unavailable
 from .assignment import matched
+from .sized_trace import with_fixed_sizes
 from .subject import Subject
 
 ABOUT = (
@@ -36,6 +37,7 @@ def assign(subject: Subject, budgets: Sequence[float]) -> Iterator[tuple[float, 
         mixed_precision_config=mct.core.MixedPrecisionQuantizationConfig(num_of_images=len(subject.images))
     )
     total = sum(subject.weight_counts.values())
+    module = with_fixed_sizes(subject.module, subject.images[:1])
 
     def images() -> Iterator[list[Tensor]]:
         for batch, _ in subject.batches:
@@ -44,7 +46,7 @@ def assign(subject: Subject, budgets: Sequence[float]) -> Iterator[tuple[float, 
     for budget in budgets:
         torch.manual_seed(0)
         quantised, _ = mct.ptq.pytorch_post_training_quantization(
-            copy.deepcopy(subject.module),
+            copy.deepcopy(module),
             images,
             target_resource_utilization=mct.core.ResourceUtilization(weights_memory=total * budget / 8),
             core_config=config,

@@ -16,7 +16,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "augment": ("auto", "none", "crop", "flip", "crop+flip"),
     "binary": ("learned", "mean"),
     "ternary": ("learned", "twn", "ptq"),
-    "apb_kept": ("count", "learned"),
+    "apb_kept": ("start", "count", "learned"),
     "apb_alpha": ("exact", "published", "frozen"),
 }
 """The words that a field takes."""
@@ -58,8 +58,9 @@ class Settings:
     """How weights become ternary: a learned step, TWN's threshold, or pruning (PTQ)."""
     zeros: float = 0.5
     """Fraction of zeros that `ternary=ptq` ends with."""
-    apb_kept: str = "count"
-    """`count` keeps as many weights as the policy says in every step, `learned` those beyond a learned threshold."""
+    apb_kept: str = "start"
+    """`start` keeps the weights that recovery chose, `count` as many as the policy says by distance from the magnitude,
+    chosen anew in every step, `learned` those beyond a learned threshold."""
     apb_alpha: str = "exact"
     """The gradient of APB's magnitude."""
     seed: int = 0

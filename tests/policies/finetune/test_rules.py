@@ -95,7 +95,7 @@ class TestRules:
         assert after < 0.95 * before  # most of the error is what the encoding cannot hold
 
 
-@pytest.mark.parametrize("kept", ["count", "learned"])
+@pytest.mark.parametrize("kept", ["start", "count", "learned"])
 @pytest.mark.parametrize("gradient", ["exact", "published", "frozen"])
 def test_apb_keeps_exactly_as_many_as_the_policy_says(kept: str, gradient: str) -> None:
     variant = Variant("apb", parameters=(("kept", 0.03),))
@@ -105,6 +105,19 @@ def test_apb_keeps_exactly_as_many_as_the_policy_says(kept: str, gradient: str) 
     assert len(found.kept_positions) == round(0.03 * 432) == int((~rule.near()).sum())
     rest = np.delete(np.abs(found.levels.reshape(-1)), found.kept_positions)
     assert len(set(rest.tolist())) == 1
+
+
+def test_apb_begins_with_the_weights_that_recovery_kept_and_holds_on_to_them() -> None:
+    variant = Variant("apb", parameters=(("kept", 0.03),))
+    layer = quantised(variant)
+    positions = np.arange(5, 5 + 30 * len(layer.kept_positions), 30)  # not those farthest from the magnitude
+    levels = np.where(layer.levels < 0, -20, 20).astype(np.int8)
+    levels.reshape(-1)[positions] = np.linspace(-60, 60, len(positions)).astype(np.int8)
+    start = EncodedLayer(variant, layer.shape, layer.bias, layer.scale, levels, kept_positions=positions)
+    rule = rule_for(weights(), layer, start, Settings(apb_kept="start"))
+    with torch.no_grad():
+        assert np.allclose(rule().numpy(), start.weight, rtol=1e-5)
+    assert np.array_equal(trained(rule).encoded(ONES, ZEROS).kept_positions, positions)
 
 
 def test_a_smaller_delta_than_alpha_is_no_trap() -> None:

@@ -49,7 +49,7 @@ RULES: Mapping[str, RuleOf] = {
         weight, nearest, start, mean_scale=settings.binary == "mean"
     ),
     "apb": lambda weight, nearest, start, settings: Apb(
-        weight, nearest, start, gradient=settings.apb_alpha, learned=settings.apb_kept == "learned"
+        weight, nearest, start, gradient=settings.apb_alpha, kept=settings.apb_kept
     ),
     "coded": _under_rate,
     "codedternary": _under_rate,

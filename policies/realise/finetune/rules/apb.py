@@ -22,25 +22,28 @@ class Apb(Rule):
     """A latent weight is binarised where | |w| - alpha | < delta, to sign(w) alpha, and kept elsewhere. One alpha and one
     delta for the layer, in units of the channels' first magnitudes, so that each channel has a magnitude of its own.
 
-    The policy fixes how many weights are kept. With `learned`, delta decides in the first half of training (weight decay
-    then makes the kept ones fewer); behind it their number moves to the policy's, which it has in the last quarter.
-    Without, it has that number in every step. A delta below alpha would keep weights about zero too, which nothing
-    forbids here: kept ones are the farthest from alpha on either side, as in the encoding.
+    The policy fixes how many weights are kept. `kept` says which: with `start` those that recovery chose by their effect
+    on the outputs, all through training, so that it begins with the very network that recovery left. `count` and `learned`
+    choose by distance from alpha in every step: as many as the policy says, or (`learned`) as delta decides in the first
+    half of training (weight decay then makes the kept ones fewer); behind it their number moves to the policy's, which it
+    has in the last quarter. A delta below alpha would keep weights about zero too, which nothing forbids here: kept ones
+    are the farthest from alpha on either side, as in the encoding.
     """
 
-    def __init__(
-        self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, gradient: str, learned: bool
-    ) -> None:
+    def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, gradient: str, kept: str) -> None:
         self.count = len(start.kept_positions)
+        binarised = np.ones(start.levels.size, bool)
+        binarised[start.kept_positions] = False
+        self.chosen = torch.from_numpy(binarised.reshape(start.levels.shape)) if kept == "start" else None
         super().__init__(weight, nearest, start)
         spread = torch.from_numpy(nearest.scale / max(float(nearest.scale.mean()), 1e-30))
         self.spread: Tensor
         self.register_buffer("spread", spread.view(-1, 1, 1, 1))
-        self.gradient, self.learned = gradient, learned
+        self.gradient, self.learned = gradient, kept == "learned"
         with torch.no_grad():
             self.alpha = nn.Parameter(torch.ones(()), requires_grad=gradient != "frozen")
             farthest = self.distance().reshape(-1).kthvalue(max(1, self.latent.numel() - self.count)).values
-            self.delta = nn.Parameter((farthest * 1.0001).clamp(min=1e-6), requires_grad=learned)
+            self.delta = nn.Parameter((farthest * 1.0001).clamp(min=1e-6), requires_grad=self.learned)
         self.outside: Tensor
         self.register_buffer("outside", torch.tensor(self.count))  # kept when delta was frozen
         self.progress: Tensor
@@ -52,7 +55,8 @@ class Apb(Rule):
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         disagrees = torch.where(latent < 0, -1.0, 1.0) != levels.sign()
-        return torch.where(disagrees & (levels != 0), 1e-3 * levels, latent)
+        agreeing = torch.where(disagrees & (levels != 0), 1e-3 * levels, latent)
+        return agreeing if self.chosen is None else torch.where(self.chosen, agreeing, levels)
 
     def distance(self) -> Tensor:
         """| |w| - alpha | of each weight, by the scale of its channel: kept are those with the largest error, as in the
@@ -77,7 +81,9 @@ class Apb(Rule):
         return self.all_but(round(int(self.outside) + share * (self.count - int(self.outside))))
 
     def all_but(self, count: int) -> Tensor:
-        """All weights but the `count` farthest from alpha."""
+        """All weights but the `count` farthest from alpha, or but those of the start."""
+        if self.chosen is not None:
+            return self.chosen
         distance = self.distance()
         near = torch.ones(distance.numel(), dtype=torch.bool)
         near[distance.reshape(-1).topk(count).indices] = False
