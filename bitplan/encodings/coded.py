@@ -80,14 +80,20 @@ class Coded(ExtraLevels):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The class of activity of every weight, shaped as `levels`, and the bits of each level by class, float64
         [classes, 2 top + 1], entry top + l being that of level l. Levels that do not occur have the bits of rare ones."""
+        classes, bits, _ = self.counted(levels, variant)
+        return classes, np.concatenate([bits[:, :0:-1], bits], 1)
+
+    def counted(
+        self, levels: NDArray[np.int8], variant: Variant
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+        """The same classes, the bits by class and magnitude [classes, top + 1], and about how many bytes the levels take."""
         if not levels.any():
             raise UsageError("all levels are zero, so that nothing can be said of others' bits; give one that is not")
         out, inputs, height, width = levels.shape
         size = ceil(levels.size * variant.parameter("bits") / 8)
         census = Census(_rows(levels), lanes_for(out, size))
-        bits = census.bits(self.top)
         classes = census.classes.reshape(out, height, width, inputs).transpose(0, 3, 1, 2)
-        return classes, np.concatenate([bits[:, :0:-1], bits], 1)
+        return classes, census.bits(self.top), census.size
 
     def shrink(
         self,

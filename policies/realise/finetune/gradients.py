@@ -15,7 +15,8 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
 
 class _RoundToCodes(torch.autograd.Function):
     """scale * clamp(round(x / scale), low, high); see `round_to_codes`. One function and not a chain of operations, for
-    activations are large: it keeps two tensors and visits memory as seldom as it can."""
+    activations are large: it keeps two tensors and visits memory as seldom as it can. `slope`, what the scale's gradient
+    sums, is a difference of near values, and so has to be taken element by element: bfloat16 holds no sums of them."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, scale: Tensor, low: float, high: float, sign: bool) -> Tensor:
@@ -24,18 +25,18 @@ class _RoundToCodes(torch.autograd.Function):
             y = torch.where(x > step * (low + high) / 2, step * high, step * low).to(x.dtype)
         else:
             y = (x * (1 / step)).round_().clamp_(low, high).mul_(step)
-        context.save_for_backward(x, y)
+        slope = y - torch.ops.aten.hardtanh_backward(x, x, step * low, step * high)  # y - x inside, y outside
+        context.save_for_backward(x, slope)
         context.numbers = step, low, high
         return y
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
-        x, y = context.saved_tensors
+        x, slope = context.saved_tensors
         step, low, high = context.numbers
         inside = torch.ops.aten.hardtanh_backward(g, x, step * low, step * high)  # g inside, else 0, in one pass
-        dot = _dot(g, y) - _dot(inside, x)
-        return inside, dot / step, None, None, None
+        return inside, (g * slope).sum(dtype=torch.float32) / step, None, None, None
 
 
 def round_to_codes(x: Tensor, scale: Tensor, low: float, high: float, *, sign: bool = False) -> Tensor:
@@ -47,13 +48,6 @@ def round_to_codes(x: Tensor, scale: Tensor, low: float, high: float, *, sign: b
     """
     found: Tensor = _RoundToCodes.apply(x, scale, low, high, sign)
     return found
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """sum a b in float32. Flattened in the order of memory where both lie alike, so that nothing is copied."""
-    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
-        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return torch.dot(a.reshape(-1).float(), b.reshape(-1).float())
 
 
 class _Binarise(torch.autograd.Function):

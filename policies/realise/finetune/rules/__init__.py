@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
-
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.coded import Coded
 from bitplan.errors import UsageError
@@ -16,7 +14,7 @@ from bitplan.policies.realise.finetune.rules.fixed import Fixed
 from bitplan.policies.realise.finetune.rules.floats import Floats32
 from bitplan.policies.realise.finetune.rules.grid import Grid
 from bitplan.policies.realise.finetune.rules.pruned import Pruned, PrunedFloats
-from bitplan.policies.realise.finetune.rules.rate import UnderRate, order0_entropy
+from bitplan.policies.realise.finetune.rules.rate import UnderRate
 from bitplan.policies.realise.finetune.rules.ternary import ternary_rule
 from bitplan.policies.realise.finetune.settings import Settings
 
@@ -31,9 +29,7 @@ def _grid(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: 
 def _under_rate(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
     encoding = encoding_of(start.variant)
     assert isinstance(encoding, Coded)
-    # What the quantiser's levels take without contexts and tables is the entropy that goes with the rate.
-    bits = float(order0_entropy(torch.from_numpy(nearest.levels)))
-    return UnderRate(weight, nearest, start, bits=bits, top=encoding.top)
+    return UnderRate(weight, nearest, start, encoding)
 
 
 RULES: Mapping[str, RuleOf] = {

@@ -10,7 +10,7 @@ from bitplan.encodings import EncodedLayer
 from bitplan.encodings.apb import Apb as ApbEncoding
 from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.gradients import binarise_near
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule
+from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule
 
 FROZEN_AT = 0.5
 """Fraction of training after which alpha and delta are constant."""
@@ -55,7 +55,7 @@ class Apb(Rule):
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         disagrees = torch.where(latent < 0, -1.0, 1.0) != levels.sign()
-        agreeing = torch.where(disagrees & (levels != 0), 1e-3 * levels, latent)
+        agreeing = torch.where(disagrees & (levels != 0), INSIDE * levels, latent)
         return agreeing if self.chosen is None else torch.where(self.chosen, agreeing, levels)
 
     def distance(self) -> Tensor:

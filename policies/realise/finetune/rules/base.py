@@ -15,6 +15,10 @@ from bitplan.policies.realise.finetune.gradients import straight_through
 
 Floats = NDArray[np.float32]
 
+INSIDE = 0.25
+"""How far from the edge of its level's cell, as a fraction of half its width, a latent weight is placed that recovery
+rounded another way: on the edge itself it would change its level in the first steps, and with it what recovery gained."""
+
 
 class Rule(nn.Module, ABC):
     """The weight of one layer under training.
@@ -96,6 +100,14 @@ class Rule(nn.Module, ABC):
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         levels = self.ratio().numpy().round().astype(np.int8)
         return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
+
+
+def within_cells(latent: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Latent weights moved into their levels' cells low..high (which may be infinite), where they lie outside."""
+    width = high - low
+    margin = INSIDE / 2 * torch.where(width.isfinite(), width, 1.0)
+    moved = torch.where(latent < low, low + margin, latent)
+    return torch.where(latent > high, high - margin, moved)
 
 
 def level_of(value: Tensor, carrier: Tensor, low: float, high: float) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
 from bitplan.policies.realise.finetune.gradients import straight_through
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule
+from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule
 
 REACH = 2.0
 """Latent weights are held within this multiple of the mean magnitude, so that each can still change its sign."""
@@ -26,7 +26,7 @@ class Binary(Rule):
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         disagrees = torch.where(latent < 0, -1.0, 1.0) != levels
-        return torch.where(disagrees, 1e-3 * levels, latent)
+        return torch.where(disagrees, INSIDE * levels, latent)
 
     def ratio(self) -> Tensor:
         return straight_through(torch.where(self.latent < 0, -1.0, 1.0), self.latent)

@@ -7,10 +7,7 @@ from torch import Tensor
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.levels import UniformEncoding
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
-
-INSIDE = 1e-3
-"""How far from the edge of its cell, as a fraction of it, a latent weight is placed that was rounded another way."""
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of, within_cells
 
 
 class Grid(Rule):
@@ -28,10 +25,9 @@ class Grid(Rule):
         self.rho.register_hook(lambda gradient: gradient / divisor)  # type: ignore[no-untyped-call]
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
-        inner = self.half_cell * (1 - INSIDE)
-        low = torch.where(levels <= -self.top, -torch.inf, levels - inner)
-        high = torch.where(levels >= self.top, torch.inf, levels + inner)
-        return torch.minimum(torch.maximum(latent, low), high)
+        low = torch.where(levels <= -self.top, -torch.inf, levels - self.half_cell)
+        high = torch.where(levels >= self.top, torch.inf, levels + self.half_cell)
+        return within_cells(latent, low, high)
 
     def position(self) -> Tensor:
         return self.steps() * (-self.rho).exp()

@@ -1,4 +1,4 @@
-"""Whole-number levels whose entropy stays within a rate: for encodings that entropy-code their levels."""
+"""coded, codedternary: levels that are chosen by error and bits, so that their entropy code stays within its bytes."""
 
 from __future__ import annotations
 
@@ -6,91 +6,115 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings import EncodedLayer
 from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of, within_cells
 
-REACHED_AT = 0.6
-"""Fraction of training after which the rate has its last value."""
-SPEED = 0.02
-"""What a step adds to the multiplier for each bit per weight above the rate."""
-LARGEST = 8.0
+EVERY = 10
+"""Steps of the optimiser from one count of the bytes to the next."""
+FILLED = 0.998
+"""Of the bytes that there are: what the controller aims at, so that little has to be moved at the end."""
+PROPORTIONAL, INTEGRAL, LARGEST = 10.0, 1.0, 3.0
+"""Of the controller, whose pull is in units of what the optimiser moves weights by in a step, so that it goes with the
+learning rate: per unit of excess, per unit of excess and count, and at most."""
+PRICES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.4)
+"""Squared steps per bit, of which the one is taken that explains most of the levels which recovery chose."""
 
 
 class UnderRate(Rule):
-    """Levels -top..top of a learned step with a dead zone: q = sign(r) floor(|r| + 1/2 - zone), at most `top`.
+    """Of the level nearest to a latent weight r in steps, the one below it and zero, that of least (r - q)^2 + price x bits(q), the
+    bits being those of q in the weight's class of activity in the layer's entropy code (encodings/activity.py).
 
-    Minimising (r - q)^2 + multiplier x bits(q) moves the threshold between |q| - 1 and |q| by multiplier / 2 x (bits(|q|)
-    - bits(|q| - 1)). For Laplacian weights that difference is the same for all |q|, so that one zone serves all
-    thresholds (Sullivan 1996). The multiplier is controlled: it grows while the layer's empirical order-0 entropy lies
-    above the rate, and falls below it; the rate itself goes from the entropy of the start to the one that was promised.
+    Price, classes and bits stay those of the start: if they followed the levels, levels would follow them, and training
+    would begin by losing what recovery gained. What holds the rate is a pull towards zero on the weights that are not zero,
+    the harder the more bytes are counted above those that the layer has. The last few bytes are saved where the layer is
+    encoded, by moving levels towards zero until all fit.
     """
 
-    def __init__(
-        self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, bits: float, top: int = 127
-    ) -> None:
-        self.top, self.bits = float(top), bits
+    def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, encoding: Coded) -> None:
+        self.encoding, self.top = encoding, encoding.top
         super().__init__(weight, nearest, start)
-        self.first_bits = float(order0_entropy(torch.from_numpy(start.levels.astype(np.float32))))
-        self.multiplier: Tensor
-        self.register_buffer("multiplier", torch.zeros(()))
+        self.pull: Tensor
+        self.register_buffer("pull", torch.zeros(()))
+        self.lasting: Tensor
+        self.register_buffer("lasting", torch.zeros(()))
+        self.before: Tensor
+        self.register_buffer("before", self.latent.detach().clone())  # the weights after the last step
         self.done: Tensor
-        self.register_buffer("done", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
-        inner = 0.499
-        low = torch.where(levels <= -self.top, -torch.inf, levels - inner)
-        high = torch.where(levels >= self.top, torch.inf, levels + inner)
-        return torch.minimum(torch.maximum(latent, low), high)
+        """Begins with the bits of the levels that recovery chose."""
+        self.classes = torch.zeros(levels.shape, dtype=torch.int64)
+        self.lengths = torch.zeros(1, self.top + 1)
+        size = 1.0
+        if levels.any():
+            classes, lengths, size = self.encoding.counted(self.start.levels, self.start.variant)
+            self.classes, self.lengths = torch.from_numpy(classes.copy()), torch.from_numpy(lengths.astype(np.float32))
+        # Recovery's levels fit: what a count of them is above the capacity, it is wrong by.
+        self.allowed = FILLED * max(float(self.encoding.capacity(self.start.shape, self.start.variant)), size)
+        agreeing = []
+        for self.price in PRICES:
+            agreeing.append(int((self.levels(latent) == levels).sum()))
+        self.price = PRICES[int(np.argmax(agreeing))]
+        sign = torch.where(levels == 0, latent.sign(), levels.sign())
+        found = sign * within_cells(sign * latent, *self.cells(levels))
+        return torch.where(self.levels(found) == levels, found, levels)
 
-    def position(self) -> Tensor:
-        return self.steps() * (-self.rho).exp()
+    def cells(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """From where to where |r| has the magnitude of `levels`, about."""
+        magnitude = levels.abs().long()
+        return self.threshold(magnitude), self.threshold(magnitude + 1)
 
-    def levels(self, r: Tensor, multiplier: float) -> Tensor:
-        zone = multiplier / 2
-        return r.sign() * (r.abs() + 0.5 - zone).floor().clamp(0, self.top)
+    def threshold(self, magnitude: Tensor) -> Tensor:
+        """Where that magnitude becomes cheaper than the one below it; minus infinity for 0, infinity beyond the top."""
+        inner = magnitude.clamp(1, self.top)
+        more = self.bits(inner) - self.bits(inner - 1)
+        found = (inner - 0.5 + self.price / 2 * more).clamp(min=0)
+        return torch.where(magnitude < 1, -torch.inf, torch.where(magnitude > self.top, torch.inf, found))
+
+    def bits(self, magnitude: Tensor) -> Tensor:
+        """Of a magnitude for each weight, in its class."""
+        return torch.take(self.lengths, self.classes * (self.top + 1) + magnitude)
 
     @torch.no_grad()
-    def advance(self, progress: float) -> None:
-        if progress <= self.done and progress > 0:
-            return  # a state that was loaded: the controller has taken this step
-        self.done.fill_(progress)
-        share = min(1.0, progress / REACHED_AT)
-        target = self.first_bits + share * (self.bits - self.first_bits)
-        excess = order0_entropy(self.levels(self.position(), float(self.multiplier))) - target
-        self.multiplier.add_(SPEED * excess).clamp_(0, LARGEST)
+    def levels(self, r: Tensor) -> Tensor:
+        """The levels that r is rounded to at the present price."""
+        magnitude = r.abs()
+        best = magnitude.round().clamp(max=self.top)
+        nearest = best.long()
+        least = (magnitude - best).square() + self.price * self.bits(nearest)
+        for other in ((nearest - 1).clamp(min=0), torch.zeros_like(nearest)):
+            cost = (magnitude - other).square() + self.price * self.bits(other)
+            best = torch.where(cost < least, other.float(), best)
+            least = torch.minimum(cost, least)
+        return r.sign() * best
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        moved = (self.latent - self.before).abs().mean()
+        r = self.position()
+        pulled = (self.levels(r) != 0) == bool(self.pull > 0)
+        self.latent.sub_(self.pull * r.sign() * pulled)
+        self.before.copy_(self.latent)
+        self.done.add_(1)
+        if int(self.done) % EVERY == 0:
+            found = self.levels(self.position()).numpy().astype(np.int8)
+            size = self.encoding.counted(found, self.start.variant)[2] if found.any() else 1.0
+            excess = size / self.allowed - 1
+            self.lasting.add_(INTEGRAL * excess).clamp_(-LARGEST, LARGEST)
+            self.pull.copy_(moved * (self.lasting + PROPORTIONAL * excess).clamp(-LARGEST, LARGEST))
 
     def ratio(self) -> Tensor:
         r = self.position()
         reach = self.top + 0.5
-        return level_of(self.levels(r, float(self.multiplier)), r, -reach, reach)
+        return level_of(self.levels(r), r, -reach, reach)
 
     @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
-        encoding = encoding_of(self.start.variant)
-        if isinstance(encoding, Coded):  # exactly: tables count, and contexts
-            ideal = self.position()
-            levels = self.levels(ideal, float(self.multiplier)).numpy().astype(np.int8)
-            levels = encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
-        else:
-            levels = self.within_rate().numpy().astype(np.int8)
+        ideal = self.position()
+        levels = self.levels(ideal).numpy().astype(np.int8)
+        levels = self.encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
         return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
-
-    def within_rate(self) -> Tensor:
-        """The levels under the smallest multiplier, from the present one on, whose entropy is at most the rate."""
-        r, multiplier = self.position(), float(self.multiplier)
-        levels = self.levels(r, multiplier)
-        while order0_entropy(levels) > self.bits and levels.any():
-            multiplier += 0.01
-            levels = self.levels(r, multiplier)
-        return levels
-
-
-def order0_entropy(levels: Tensor) -> Tensor:
-    """Bits per weight of the levels' own distribution: -sum p log2 p."""
-    codes = levels.reshape(-1).long()
-    counts = torch.bincount(codes - codes.min()).float()
-    p = counts[counts > 0] / codes.numel()
-    return -(p * p.log2()).sum()

@@ -7,23 +7,24 @@ from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
 from bitplan.policies.realise.finetune.gradients import decayed, straight_through
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of
+from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of, within_cells
 
 TWN_THRESHOLD = 0.7
 """Of the mean magnitude: the optimum for normal weights, about."""
 
 
 class LearnedStep(Rule):
-    """The whole numbers in -1..1 nearest to r = steps exp(-rho); LSQ with a top level of one."""
+    """The whole numbers in -1..1 nearest to the latent weight in steps, with a learned scale. Thresholds stay where they
+    are in the latent weight: under a step that both are learned by, as in LSQ, the scale's straight-through gradient
+    counts what a longer step takes from the sum of the levels, and misses most of what it adds to it."""
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
-        return placed_around(latent, levels, torch.tensor(0.5))
-
-    def position(self) -> Tensor:
-        return self.steps() * (-self.rho).exp()
+        low = torch.where(levels < 0, -torch.inf, levels - 0.5)
+        high = torch.where(levels > 0, torch.inf, levels + 0.5)
+        return within_cells(latent, low, high)
 
     def ratio(self) -> Tensor:
-        r = self.position()
+        r = self.steps()
         return level_of(r.round().clamp(-1, 1), r, -1.5, 1.5)
 
 
@@ -70,13 +71,6 @@ class Pruned(Rule):
     def constrain(self) -> None:
         norm = self.latent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         self.latent.mul_(self.norm / norm.clamp(min=1e-12))
-
-
-def placed_around(latent: Tensor, levels: Tensor, threshold: Tensor) -> Tensor:
-    """Latent weights that `threshold` divides into these levels."""
-    zero = latent.clamp(-0.999 * threshold, 0.999 * threshold)
-    outer = levels * torch.maximum(latent * levels, 1.001 * threshold)
-    return torch.where(levels == 0, zero, outer)
 
 
 def ternary_rule(
