@@ -32,16 +32,16 @@ from experiments.finetune_resnet20 import training
 ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ternary", ("ternary=twn",)),
     ("ternary", ("ternary=ptq", "zeros=0.5")),
-    ("ternary", ("ternary=ptq", "zeros=0.5", "weight_decay=0.0001")),
-    ("ternary", ()),
     ("int2", ()),
     ("apb:kept=fit", ()),
+    ("int2@u2", ()),
+    ("apb@u2:kept=fit", ()),
+    ("ternary", ()),
     ("apb:kept=fit", ("apb_kept=count",)),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=exact")),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=published")),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=frozen")),
-    ("int2@u2", ()),
-    ("apb@u2:kept=fit", ()),
+    ("ternary", ("ternary=ptq", "zeros=0.5", "weight_decay=0.0001")),
 )
 COMMON = ("bf16=true", "patience=0")
 FOLDER = Path("build/finetune-rules")

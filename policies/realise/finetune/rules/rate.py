@@ -13,23 +13,26 @@ from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of,
 
 EVERY = 10
 """Steps of the optimiser from one count of the bytes to the next."""
-FILLED = 0.998
+FILLED = 0.99
 """Of the bytes that there are: what the controller aims at, so that little has to be moved at the end."""
-PROPORTIONAL, INTEGRAL, LARGEST = 10.0, 1.0, 3.0
-"""Of the controller, whose pull is in units of what the optimiser moves weights by in a step, so that it goes with the
-learning rate: per unit of excess, per unit of excess and count, and at most."""
+PROPORTIONAL, INTEGRAL = 10.0, 1.0
+"""Of the controller: per unit of excess, and per unit of excess and count. Its pull is in units of what the optimiser moves
+weights by in a step, so that it goes with the learning rate."""
+LARGEST, SMALLEST = 3.0, -0.5
+"""Of the pull. Below zero it lets weights that are zero grow, where bytes are left."""
 PRICES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.4)
 """Squared steps per bit, of which the one is taken that explains most of the levels which recovery chose."""
 
 
 class UnderRate(Rule):
-    """Of the level nearest to a latent weight r in steps, the one below it and zero, that of least (r - q)^2 + price x bits(q), the
-    bits being those of q in the weight's class of activity in the layer's entropy code (encodings/activity.py).
+    """Of the level nearest to a latent weight r in steps, the one below it and zero, that of least (r - q)^2 + price x
+    bits(q), the bits being those of q in the weight's class of activity in the layer's entropy code
+    (encodings/activity.py). The scale is learned beside it, and moves no threshold.
 
     Price, classes and bits stay those of the start: if they followed the levels, levels would follow them, and training
     would begin by losing what recovery gained. What holds the rate is a pull towards zero on the weights that are not zero,
-    the harder the more bytes are counted above those that the layer has. The last few bytes are saved where the layer is
-    encoded, by moving levels towards zero until all fit.
+    the harder the more bytes are counted above those that the layer has. A last few bytes may have to be saved where the
+    layer is encoded, by moving levels towards zero until all fit.
     """
 
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, encoding: Coded) -> None:
@@ -103,8 +106,8 @@ class UnderRate(Rule):
             found = self.levels(self.position()).numpy().astype(np.int8)
             size = self.encoding.counted(found, self.start.variant)[2] if found.any() else 1.0
             excess = size / self.allowed - 1
-            self.lasting.add_(INTEGRAL * excess).clamp_(-LARGEST, LARGEST)
-            self.pull.copy_(moved * (self.lasting + PROPORTIONAL * excess).clamp(-LARGEST, LARGEST))
+            self.lasting.add_(INTEGRAL * excess).clamp_(0, LARGEST)
+            self.pull.copy_(moved * (self.lasting + PROPORTIONAL * excess).clamp(SMALLEST, LARGEST))
 
     def ratio(self) -> Tensor:
         r = self.position()
