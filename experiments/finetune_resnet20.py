@@ -1,16 +1,18 @@
 """ResNet-20 on CIFAR-10 within 1.0, 0.8 or 0.6 bits per parameter of the whole file, planned and fine-tuned.
 
-    BITPLAN_TEST_DATA=DIR python experiments/finetune_resnet20.py --bits 1.0 [--epochs 100] [--minutes 150] [--seed 0]
+    BITPLAN_TEST_DATA=DIR python experiments/finetune_resnet20.py --bits 1.0 [--epochs 20] [--minutes 150] [--seed 0]
 
 The plan is the main job's, without a latency target, on 512 training images; training is on all training images but
 1,000 that are held back; the 6,000 test images are measured once, behind everything. A run that was interrupted goes on
 from `build/finetune-resnet20-.../`, and so does one whose minutes were over. `--train N` and few `--epochs` are for a
-trial. Where no policy of the menu is that small, the smallest file that can be reached is said.
+trial. Where no policy of the menu is that small, the smallest file that can be reached is said. What was measured is
+added to `experiments/finetune_resnet20.json`, in the place of an earlier run of the same bits, epochs, images and seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import subprocess
@@ -22,9 +24,14 @@ import numpy as np
 
 from benchmarks.networks import cifar10 as calibration_and_test
 from benchmarks.networks import images
+from bitplan.atomic_file import write_atomically
 
 PARAMETERS = 269_722
+RATES = (0.25, 0.35, 0.5, 0.65, 0.8, 1.0)
+MENU = ",".join(["int8,int4,coded", *(f"codedternary:bits={rate:g}" for rate in RATES)])
+"""Entropy-coded ternary weights below the rates of the default menu too."""
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).with_suffix(".json")
 
 
 def training() -> dict[str, Any]:
@@ -43,11 +50,11 @@ def data() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", type=float, required=True)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=0)
-    parser.add_argument("--encodings", default="int8,int4,int3,int2,ternary,binary,apb")
+    parser.add_argument("--encodings", default=MENU)
     parser.add_argument("--option", action="append", default=[], help="of fine-tuning: name=value")
     arguments = parser.parse_args()
     folder = ROOT / "build" / f"finetune-resnet20-{arguments.bits:g}-{arguments.seed}-{arguments.train}"
@@ -61,8 +68,31 @@ def main() -> None:
         command += ["--finetune-option", option]
     print(" ".join(command), flush=True)
     environment = os.environ | {"BITPLAN_TRAIN": str(arguments.train)}
-    program = [sys.executable, "-c", "from bitplan.cli import main; main()"]
-    raise SystemExit(subprocess.run([*program, *command[1:]], check=False, cwd=ROOT, env=environment).returncode)
+    program = [sys.executable, "-c", "from bitplan.cli import main; main()", *command[1:], "--json"]
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=environment)
+    if done.returncode not in (0, 4):
+        raise SystemExit(done.returncode)
+    asked = {"bits": arguments.bits, "epochs": arguments.epochs, "train": arguments.train, "seed": arguments.seed}
+    row = asked | {"command": " ".join(command).replace(str(ROOT), ".")} | found(json.loads(done.stdout))
+    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = [other for other in earlier if any(other[key] != value for key, value in asked.items())]
+    write_atomically(RESULTS, (json.dumps([*rows, row], indent=1) + "\n").encode())
+    print(f"{row['file_bytes']:,} B: drop {row['drop_points']:.2f} points (s.e. {row['standard_error_points']:.2f})")
+
+
+def found(result: dict[str, Any]) -> dict[str, Any]:
+    """What a result file says of the trained policy, and of it before training."""
+    accuracy = result["accuracy"]
+    return {
+        "file_bytes": result["file_bytes"],
+        "full_precision": accuracy["full_precision"],
+        "accuracy": accuracy["policy"],
+        "drop_points": 100 * (accuracy["full_precision"] - accuracy["policy"]),
+        "standard_error_points": 100 * accuracy["standard_error"],
+        "agreement": result["agreement"],
+        "kl": result["loss"]["measured"],
+        "finetuning": result["finetuning"],
+    }
 
 
 if __name__ == "__main__":

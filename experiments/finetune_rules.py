@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.networks import Case, cases, figures_of, simulated
 from bitplan.atomic_file import write_atomically
 from bitplan.encodings import encoding_of
+from bitplan.kernels.artifact import artifact_bytes
 from bitplan.network import Network
 from bitplan.policies.realise import Realisation, recover
 from bitplan.policies.realise.finetune import finetune, parse_settings
@@ -93,16 +94,12 @@ def run(case: Case, data: Mapping[str, Any], text: str, options: tuple[str, ...]
         outputs = simulated(simulator, case.test, case.batch, realisation.layers, realisation.ranges)
         return figures_of(reference, outputs, case.labels)
 
-    sizes = {
-        node.name: encoding_of(variants[node.name]).size_bytes(case.network.weight_shape(node), variants[node.name])
-        for node in case.network.layers
-    }
     return {
         "variant": str(variants[case.network.layers[1].name]),
         "options": list(options),
         "epochs": epochs,
         "images": len(data["x"]),
-        "layer_bytes": sum(sizes.values()),
+        "file_bytes": artifact_bytes(case.network, variants),
         "recovered": figures(start),
         "trained": figures(found.realisation),
         "best_epoch": found.best_epoch,
@@ -135,7 +132,7 @@ def main() -> None:
         row = {"title": title} | run(case, data, text, options, arguments.epochs)
         before, after = row["recovered"], row["trained"]
         print(
-            f"{title}: {row['layer_bytes']:,} B, {100 * before['accuracy']:.2f} -> {100 * after['accuracy']:.2f} % "
+            f"{title}: {row['file_bytes']:,} B, {100 * before['accuracy']:.2f} -> {100 * after['accuracy']:.2f} % "
             f"(full precision {100 * after['full_precision']:.2f}), KL {before['kl']:.4f} -> {after['kl']:.4f}, "
             f"{row['processor_seconds']:.0f} s",
             flush=True,

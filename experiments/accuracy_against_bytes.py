@@ -1,0 +1,71 @@
+"""Accuracy of ResNet-20 on CIFAR-10 against the bytes of the file, from what the other experiments here have measured.
+
+    python experiments/accuracy_against_bytes.py [--output experiments/accuracy_against_bytes.png]
+
+Reads `calibration_only.json`, `finetune_resnet20.json` and `finetune_rules.json` beside it; all accuracies are of the same
+6,000 test images. Needs matplotlib (`pip install 'bitplan[plot]'`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+FOLDER = Path(__file__).resolve().parent
+FULL_BYTES = 4 * 269_034
+"""Of the weights and biases as float32."""
+
+Points = list[tuple[float, float]]
+"""(kB of the file, accuracy in percent)."""
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    path = FOLDER / name
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def series() -> dict[str, Points]:
+    """The points by method."""
+    found: dict[str, Points] = {}
+    for row in rows("calibration_only.json"):
+        if row["case"].startswith("resnet20"):
+            found.setdefault("planned, calibration only", []).append((row["file_bytes"], row["accuracy"]))
+    for row in rows("finetune_resnet20.json"):
+        if not row["train"]:
+            size, before = row["file_bytes"], row["finetuning"]["recovered"]["accuracy"]
+            found.setdefault("planned, calibration only", []).append((size, before))
+            found.setdefault("planned, fine-tuned", []).append((size, row["accuracy"]))
+    for row in rows("finetune_rules.json"):
+        variant = row["title"].split(" learning_rate")[0].replace(":kept=fit", "")
+        size = row["file_bytes"]
+        found.setdefault("uniform, calibration only", []).append((size, row["recovered"]["accuracy"]))
+        found.setdefault(f"{variant}, {row['epochs']} epochs", []).append((size, row["trained"]["accuracy"]))
+    return {name: sorted((size / 1e3, 100 * accuracy) for size, accuracy in points) for name, points in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"))
+    arguments = parser.parse_args()
+    full = 100 * rows("calibration_only.json")[-1]["full_precision"]
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for name, points in series().items():
+        planned = name.startswith("planned")
+        axes.plot(*zip(*points, strict=True), marker="o", linestyle="-" if planned else "none", label=name)
+    axes.axhline(full, color="black", linewidth=1, label=f"full precision, {full:.2f} % ({FULL_BYTES / 1e3:,.0f} kB)")
+    axes.set_xscale("log")
+    axes.set_xlabel("kB of the file")
+    axes.set_ylabel("accuracy on 6,000 test images, %")
+    axes.legend(fontsize="small")
+    figure.savefig(arguments.output, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
