@@ -87,7 +87,7 @@ def explained(kept: Stored, policy: Policy, config: Config, reporter: Reporter) 
             progress=report,
         )
     reporter.say(f"losses are in {kept.loss.scale}")
-    reporter.console.print(tables(found))
+    reporter.show(tables(found))
     return {"explanation": found.to_json()}
 
 
@@ -120,9 +120,9 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
         f"{len(beaten)} of {uniform} uniform policies are dominated ({found.seconds:.1f} s of solving)"
     )
     if not found.finished:
-        reporter.say(
-            f"[yellow]the time limit of {config.time_limit:g} s ended it before all points were found; "
-            "raise --time-limit for more[/]"
+        reporter.warn(
+            f"the time limit of {config.time_limit:g} s ended it before all points were found; "
+            "raise --time-limit for more"
         )
     reporter.say(f"carry a point out with: optimize realise {_quoted(output)}#{ours[0].name}")
     return {
@@ -158,7 +158,7 @@ def _written(found: Frontier, output: Path, reporter: Reporter) -> dict[str, str
         write_picture(paths["png"], found, title)
     except ImportError:
         del paths["png"]
-        reporter.say("[yellow]no PNG was drawn: matplotlib is missing; install bitplan\\[plot][/]")
+        reporter.warn("no PNG was drawn: matplotlib is missing; install bitplan\\[plot]")
     reporter.say(f"written: {', '.join(map(str, paths.values()))}")
     return {kind: str(path) for kind, path in paths.items()}
 

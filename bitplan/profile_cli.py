@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bitplan.cli_options import Json, Quiet, configured, given_by_user
+from bitplan.cli_places import profiled
+from bitplan.cli_reporter import finish
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
@@ -19,7 +22,7 @@ Profile = Annotated[Path, typer.Argument(help="An .arrow file, or the name of a 
 
 
 @app.callback(invoke_without_command=True)
-@configured
+@partial(configured, place=profiled)
 def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
     """Measures this machine and this network, and stores both profiles and the network in the output folder.
 
@@ -46,8 +49,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
         "network": str(config.output / NETWORK),
     }
     reporter.say(f"stored {', '.join(paths.values())}; plan from them with: optimize plan {config.output}")
-    if json_output:
-        print(json.dumps(paths))
+    finish(reporter, paths, json_output)
 
 
 @app.command()
@@ -73,8 +75,7 @@ def device(
     reporter.say(
         f"{found['steps']} steps in {where}; plan with it, here or elsewhere: optimize plan FOLDER --device {where}"
     )
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, found, json_output)
 
 
 @app.command("list")
@@ -88,7 +89,7 @@ def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     if json_output:
         print(json.dumps(found))
     else:
-        Reporter(quiet=quiet).console.print(library_table(found, str(default_folder())))
+        Reporter(quiet=quiet).show(library_table(found, str(default_folder())))
 
 
 @app.command()
@@ -113,7 +114,7 @@ def show(
     if json_output:
         print(json.dumps(found))
     else:
-        reporter.console.print(profile_tables(found))
+        reporter.show(profile_tables(found))
 
 
 @app.command()
@@ -126,7 +127,7 @@ def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Jso
     if json_output:
         print(json.dumps(found))
     else:
-        Reporter(quiet=quiet).console.print(comparison_tables(found))
+        Reporter(quiet=quiet).show(comparison_tables(found))
 
 
 @app.command()

@@ -61,7 +61,7 @@ def known_or_timed(
     if known:
         known.require_this_machine()
         for reason in standing(known.fingerprint, here).reasons:  # what does not keep latencies from being compared
-            reporter.say(f"[yellow]the device profile was {escape(reason)}[/]")
+            reporter.warn(f"the device profile was {escape(reason)}")
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
         reporter.say(f"device profile: every {step} is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
@@ -106,7 +106,7 @@ def named_estimator(config: Config) -> tuple[str | None, Path | None]:
 
 def named_workers(config: Config, reporter: Reporter) -> Workers:
     """Who evaluates what losses are found from."""
-    return Workers(config.jobs, config.backend, config.cluster, lambda text: reporter.say(f"[yellow]{escape(text)}[/]"))
+    return Workers(config.jobs, config.backend, config.cluster, lambda text: reporter.warn(escape(text)))
 
 
 def stored_loss_profile(config: Config, usual: Path) -> LossProfile:
@@ -243,8 +243,8 @@ def _with_link(
 def _scale_said(profile: LossProfile, reporter: Reporter) -> LossProfile:
     """The profile; that its losses are none of the metric is said."""
     if profile.scale != profile.metric:
-        reporter.say(
-            f"[yellow]predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
-            f"{profile.metric}[/]"
+        reporter.warn(
+            f"predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
+            f"{profile.metric}"
         )
     return profile

@@ -136,7 +136,7 @@ class Replanning:
         if policy.variants == old.variants:
             return self._kept(before, "around the trained weights the plan is the same", {"stages": stages})
         moved = moved_layers(old, policy)
-        reporter.console.print(moved_table(moved))
+        reporter.show(moved_table(moved))
         found = recovered(trained, policy, config, reporter, warm=start)
         artifact = packed(trained, policy, found.realisation, config)
         after = measured(trained, policy, artifact, config, reporter, device, REPLANNED, found.gains)
@@ -162,7 +162,7 @@ class Replanning:
 
     def _planned(self, profile: LossProfile, device: DeviceProfile) -> Policy:
         config = self.config
-        with self.reporter.stage("solving the integer program"):
+        with self.reporter.stage("solving the integer program", at_most=config.time_limit):
             policy = plan(
                 self.trained.network,
                 profile,

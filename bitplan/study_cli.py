@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
+from bitplan.cli_places import studied
+from bitplan.cli_reporter import finish
 from bitplan.config import Config
 from bitplan.config_values import long_seconds, texts
 from bitplan.progress import Reporter
@@ -25,7 +28,7 @@ DEFAULT_FOLDER = Path("bitplan-out/study")
 
 
 @app.callback(invoke_without_command=True)
-@configured
+@partial(configured, place=studied)
 def study(
     config: Config,
     reporter: Reporter,
@@ -105,8 +108,7 @@ def study(
     if chosen is not None:
         reporter.say(f"carry out and measure it with: optimize realise {folder}#{chosen['number']}")
     reporter.say(f"look at it with: optimize study show {folder}; optuna-dashboard {shlex.quote(found['storage'])}")
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -122,7 +124,7 @@ def show(
     if json_output:
         print(json.dumps([row.to_json() for row in rows]))
     else:
-        Reporter(quiet=quiet).console.print(trials_table(rows, best_ones))
+        Reporter(quiet=quiet).show(trials_table(rows, best_ones))
 
 
 @app.command()
@@ -145,7 +147,7 @@ def best(
     if json_output:
         print(json.dumps([row.to_json() for row in found]))
     else:
-        reporter.console.print(trials_table(found, ()))
+        reporter.show(trials_table(found, ()))
     reporter.say(f"carry one out with: optimize realise {shlex.quote(str(folder))}#{found[0].number}")
     if output is not None:
         reporter.say(f"the policy of trial {found[0].number} is {output}")

@@ -42,9 +42,9 @@ def device_profile(trained: HybridTrained, config: Config, reporter: Reporter) -
     network, menu, places = call_network(trained.leaves, trained.menu)
     load = partial(load_calls, batch=config.batch)
     calls = known_or_timed(network, menu, config, reporter, what="drop-ins", step="call", load=load)
-    with reporter.stage("timing what stays in torch"):
-        rest = time_module(config, trained.one_image(config.batch), rest=True)
-        whole = time_module(config, trained.one_image(config.batch))
+    with reporter.stage("timing what stays in torch") as report:
+        rest = time_module(config, trained.one_image(config.batch), rest=True, expect=report.takes)
+        whole = time_module(config, trained.one_image(config.batch), expect=report.takes)
     factor = calls.anchor.median / rest.anchor.median
     reporter.say(
         f"the float module takes {1e3 * whole.latency.median:.3f} ms, of which {1e3 * rest.latency.median:.3f} ms are "

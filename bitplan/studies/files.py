@@ -83,7 +83,10 @@ def as_tried(policy: Path, options: Mapping[str, Any], path: Path | None) -> Con
     behind `--config`, if one is named, over what the trial was tried with. The optimize.yaml of the current folder has no
     part in it, and results go beside the policy unless `output` is given. Raises UsageError naming the file."""
     named = {} if path is None else load_config(path)
-    return merge(options, {**load_config(policy.parent / CONFIG), "output": policy.parent / REALISED, **named})
+    tried = {**load_config(policy.parent / CONFIG), "output": policy.parent / REALISED}
+    sources = dict.fromkeys(tried, str(policy.parent / CONFIG)) | {"output": "place of realised trials"}
+    sources |= dict.fromkeys(named, str(path))
+    return merge(options, {**tried, **named}, sources)
 
 
 def save_tried(folder: Path, config: Config) -> None:

@@ -55,9 +55,9 @@ def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> d
         for process in others:
             process.join()
     if any(process.exitcode for process in others):
-        reporter.say("[yellow]a worker ended with an error; the others have done its trials[/]")
+        reporter.warn("a worker ended with an error; the others have done its trials")
     if not finished:
-        reporter.say("[yellow]the time ended before all trials were done; the same command goes on[/]")
+        reporter.warn("the time ended before all trials were done; the same command goes on")
     return summary(rows_of(study, asked.objectives), asked.objectives, ready.trials, ready.folder, ready.place.shown)
 
 
