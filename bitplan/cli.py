@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bitplan import __version__
-from bitplan.cli_options import Json, Quiet, configured
+from bitplan.cli_options import Json, Quiet, WithReport, configured
 from bitplan.cli_places import main_job, planned, written
-from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, reporter_for
+from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, reported, reporter_for
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.failure import INTERRUPTED, ClickError, failure_of
@@ -43,6 +43,7 @@ def optimize(
     reporter: Reporter,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the policy: nothing is carried out.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """The most accurate network that meets a latency target and a byte budget on this CPU, with proof.
@@ -63,6 +64,8 @@ def optimize(
         reporter.show(result.table())
     for miss in result.misses:
         reporter.warn(f"missed: {miss}")
+    if with_report:
+        reported(config.output, reporter)
     where = result.artifact_path or result.policy_path
     reporter.say(f"[bold]{result.status}[/]: {where}")
     finish(reporter, result.to_json(), json_output)
@@ -143,10 +146,12 @@ def realise(
     ],
     config: Config,
     reporter: Reporter,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
     from bitplan.finetuning import check_finetune
+    from bitplan.kept_profiles import keep_profiles
     from bitplan.measured import with_predictions
     from bitplan.planning_commands import policy_named
     from bitplan.policies.policy_file import validate_against
@@ -160,7 +165,8 @@ def realise(
 
     check_output(config.output)
     check_finetune(config)
-    policy = policy_named(trial_named(policy_file) or policy_file)
+    trial = trial_named(policy_file)
+    policy = policy_named(trial or policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)
@@ -172,6 +178,10 @@ def realise(
     targets = config.targets if config.targets != Targets() else policy.targets
     carried = stages.carry_out(trained, policy, config, reporter, device, name=policy_file.name)
     result, _ = judged_and_trained(targets, trained, carried, config, reporter, device)
+    if not config.hybrid:
+        keep_profiles(trained, policy, device, (trial or policy_file).parent, config)
+    if with_report:
+        reported(config.output, reporter)
     reporter.show(result.table())
     finish(reporter, result.to_json(), json_output)
     raise typer.Exit(result.exit_code)
@@ -180,7 +190,7 @@ def realise(
 app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
 app.command(short_help="Lists the runs below a folder.")(runs)
 
-Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
+Artifact = Annotated[Path, typer.Argument(help="A .bitplan file, or a trial that was carried out (out/study#17).")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
@@ -198,7 +208,10 @@ def run(
     """Executes an artifact (or the policy in a result folder) on images; prints classes, and accuracy with labels."""
     from bitplan.artifact_commands import is_policy, run_artifact
     from bitplan.policy_commands import artifact_of_policy
+    from bitplan.studies.files import trial_results
 
+    if trial := trial_results(artifact):
+        artifact = trial / "policy.json"
     reporter = reporter_for(quiet, json_output, progress)
     carried_out = artifact_of_policy(artifact, reporter) if is_policy(artifact) else None
     summary = run_artifact(carried_out or artifact, data, output, threads, reporter)
@@ -219,18 +232,19 @@ def bench(
 ) -> None:
     """Times an artifact in a fresh process, and each of its steps."""
     from bitplan.artifact_commands import bench_artifact
+    from bitplan.studies.files import trial_artifact
 
     reporter = reporter_for(quiet, json_output, progress)
-    summary, table = bench_artifact(artifact, runs, threads, batch, reporter)
+    summary, table = bench_artifact(trial_artifact(artifact) or artifact, runs, threads, batch, reporter)
     reporter.show(table)
     finish(reporter, summary, json_output)
 
 
 @app.command(short_help="One HTML page on a result, and its plots.")
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled.")] = Path(
-        "bitplan-out"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled, or a trial (out/study#17).")
+    ] = Path("bitplan-out"),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page; plots go beside it. Without: FOLDER/report.html.")
     ] = None,
@@ -248,9 +262,11 @@ def report(
 
     Only the folder's files are read; neither torch nor the network is needed."""
     from bitplan.report.command import make_report
+    from bitplan.studies.files import trial_results
 
     reporter = reporter_for(quiet, json_output, progress)
-    finish(reporter, make_report(folder, output, compare, timed, reporter), json_output)
+    folder, other = trial_results(folder) or folder, compare and (trial_results(compare) or compare)
+    finish(reporter, make_report(folder, output, other, timed, reporter), json_output)
 
 
 @app.command(short_help="What this machine can do, and what is missing.")

@@ -122,6 +122,9 @@ ConfigFile = Annotated[
     typer.Option("--config", help="Configuration (optimize.yaml here, if present).", rich_help_panel=HOW, hidden=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.", rich_help_panel=HOW)]
+WithReport = Annotated[
+    bool, typer.Option("--report", help="Write the report page too.", rich_help_panel=HOW, hidden=True)
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.", rich_help_panel=HOW)]
 Verbose = Annotated[
     bool,

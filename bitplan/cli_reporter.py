@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +68,13 @@ def finish(reporter: Reporter, found: Any, json_output: bool) -> None:
     reporter.result(found)
     if json_output:
         print(json_text(found), flush=True)
+
+
+def reported(folder: Path, reporter: Reporter) -> None:
+    """The report page of a folder, as `optimize report FOLDER` writes it."""
+    from bitplan.report.command import make_report
+
+    make_report(folder, None, None, False, reporter)
 
 
 def complain(failure: Failure, arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.explanation_text import tables
@@ -16,8 +17,7 @@ from bitplan.optimizer.explain import explain_plan
 from bitplan.optimizer.frontier import Frontier, frontier
 from bitplan.optimizer.frontier.file import read_point, summary, write_frontier
 from bitplan.optimizer.frontier.page import write_page
-from bitplan.optimizer.frontier.picture import write_picture
-from bitplan.planned_device import planned_device
+from bitplan.planned_device import planned_device, with_margin_noted
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import read_policy
@@ -25,6 +25,7 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiling import stored_loss_profile
 from bitplan.progress import Reporter
+from bitplan.report.frontier_picture import frontier_png
 from bitplan.result import targets_json
 from bitplan.targets import Targets
 from bitplan.workflow import DEVICE, LOSS, NETWORK, check_output
@@ -111,6 +112,8 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
             log=output / f"{FRONTIER}.journal",
             progress=report,
         )
+    noted = (replace(point, policy=with_margin_noted(point.policy, config.margin)) for point in found.points)
+    found = replace(found, points=tuple(noted))
     files = _written(found, output, reporter)
     ours = [point for point in found.points if not point.uniform]
     beaten = [point for point in found.points if point.dominated_by]
@@ -154,11 +157,7 @@ def _written(found: Frontier, output: Path, reporter: Reporter) -> dict[str, str
     paths = {kind: output / f"{FRONTIER}.{kind}" for kind in ("arrow", "html", "png")}
     write_frontier(paths["arrow"], found)
     write_page(paths["html"], found, title, f"optimize realise {_quoted(output)}#")
-    try:
-        write_picture(paths["png"], found, title)
-    except ImportError:
-        del paths["png"]
-        reporter.warn("no PNG was drawn: matplotlib is missing; install bitplan\\[plot]")
+    write_atomically(paths["png"], frontier_png(found))
     reporter.say(f"written: {', '.join(map(str, paths.values()))}")
     return {kind: str(path) for kind, path in paths.items()}
 

@@ -126,20 +126,13 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     """The loss profile of the network on its calibration images, from the cache or measured (resuming what an
     interrupted run had measured), with its link. Raises BusyError while another process
     measures the same."""
-    from bitplan.profiles.measure_loss import checked_metric, measure, profile_hashes
+    from bitplan.profiles.measure_loss import measure
 
     menu = menu or trained.menu
-    named, file = named_estimator(config)
+    _, file = named_estimator(config)
     known = LossProfile.load(file) if file and file.exists() else None
-    estimator = named or (known.estimator if known else DEFAULT)
-    count = trained.loss_images(config.loss_size)
-    images = trained.data.calibration_x[:count]
-    labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
-    metric = checked_metric(trained.network, estimator, config.loss_metric)
-    used = labels if metric == "task" else None
-    hashes = profile_hashes(
-        trained.network, trained.weights, images, used, recovery=config.layer_recovery, ranges=config.ranges
-    )
+    images, labels = _loss_images(trained, config)
+    estimator, metric, hashes = _origin(trained, config, known.estimator if known else DEFAULT)
     path = file or cache_path(metric, hashes, estimator)
     if known is None and path.exists():
         known = LossProfile.load(path)
@@ -176,6 +169,35 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
         profile.save(path)
         journal.unlink(missing_ok=True)
     return _with_link(profile, path, trained, config, reporter, menu)
+
+
+def known_loss_profile(trained: Trained, config: Config) -> LossProfile | None:
+    """What `loss_profile` would begin with, without measuring anything; None where nothing is known."""
+    _, file = named_estimator(config)
+    estimator, metric, hashes = _origin(trained, config, DEFAULT)
+    path = file or cache_path(metric, hashes, estimator)
+    return LossProfile.load(path) if path.exists() else None
+
+
+def _loss_images(trained: Trained, config: Config) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The raw images, and labels if there are any, that losses are measured on."""
+    count = trained.loss_images(config.loss_size)
+    labels = trained.data.calibration_y
+    return trained.data.calibration_x[:count], None if labels is None else labels[:count]
+
+
+def _origin(trained: Trained, config: Config, otherwise: str) -> tuple[str, str, dict[str, str]]:
+    """The estimator that is named, or `otherwise`; the metric; and the hashes of what losses are measured on."""
+    from bitplan.profiles.measure_loss import checked_metric, profile_hashes
+
+    estimator = named_estimator(config)[0] or otherwise
+    images, labels = _loss_images(trained, config)
+    metric = checked_metric(trained.network, estimator, config.loss_metric)
+    used = labels if metric == "task" else None
+    hashes = profile_hashes(
+        trained.network, trained.weights, images, used, recovery=config.layer_recovery, ranges=config.ranges
+    )
+    return estimator, metric, hashes
 
 
 def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: str, metric: str) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bitplan.cli_options import Json, configured
+from bitplan.cli_options import Json, WithReport, configured
 from bitplan.cli_places import replanned
-from bitplan.cli_reporter import finish
+from bitplan.cli_reporter import finish, reported
 from bitplan.config import Config
 from bitplan.progress import Reporter
 
@@ -26,6 +26,7 @@ def replan(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run with --finetune.")],
     config: Config,
     reporter: Reporter,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """Measures a fine-tuned network anew and moves bytes between its layers where that lowers the loss.
@@ -40,6 +41,8 @@ def replan(
     result = carried_out(folder, config, reporter)
     assert result.replanning is not None
     reporter.show(stage_table(result.replanning["stages"], "replanning"))
+    if with_report:
+        reported(config.output, reporter)
     for miss in result.misses:
         reporter.warn(f"missed: {miss}")
     reporter.say(f"[bold]{result.status}[/]: {result.artifact_path}")

@@ -13,7 +13,7 @@ import typer
 
 from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
 from bitplan.cli_places import studied
-from bitplan.cli_reporter import finish
+from bitplan.cli_reporter import finish, reporter_for
 from bitplan.config import Config
 from bitplan.config_values import long_seconds, texts
 from bitplan.progress import Reporter
@@ -159,13 +159,16 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="trials.csv, .json or .arrow.")] = Path("trials.csv"),
     storage: Storage = None,
     quiet: Quiet = False,
+    json_output: Json = False,
 ) -> None:
     """Writes all trials as CSV, JSON or Arrow."""
     require_package("optuna", "optimize study", "study")
     from bitplan.studies.looking import exported
 
     count = exported(folder, output, storage)
-    Reporter(quiet=quiet).say(f"{count} trials in {output}")
+    reporter = reporter_for(quiet, json_output)
+    reporter.say(f"{count} trials in {output}")
+    finish(reporter, {"trials": count, "output": str(output)}, json_output)
 
 
 def realised_config(options: dict[str, Any], path: Path | None, own: dict[str, Any]) -> Config:

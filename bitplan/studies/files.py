@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config, load_config, merge, save_resolved
 from bitplan.data.load import KNOWN_SETS
 from bitplan.errors import FileFormatError, UsageError
-from bitplan.workflow import CONFIG, POLICY
+from bitplan.workflow import ARTIFACT, CONFIG, POLICY
 
 STUDY, STORAGE = "study.json", "study.db"
 FORM = "bitplan study"
@@ -42,7 +43,7 @@ class StudyFile:
 
     @staticmethod
     def load(folder: Path) -> StudyFile:
-        """Raises FileFormatError, with what to do, where there is none."""
+        """Raises UsageError, with what to do, where there is none, FileFormatError for a damaged one."""
         path = folder / STUDY
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
@@ -50,7 +51,7 @@ class StudyFile:
                 raise ValueError("of another kind or version")
             return StudyFile(content["name"], content["storage"], tuple(content["objectives"]))
         except OSError as error:
-            raise FileFormatError(
+            raise UsageError(
                 f"{folder} holds no study ({path}: {error.strerror}); name the folder of one, OUTPUT/NAME, "
                 "or begin one with `optimize study`"
             ) from None
@@ -76,6 +77,29 @@ def trial_named(named: Path) -> Path | None:
     """The policy file that `FOLDER#17` means; None for anything else. Raises as `trial_policy_path`."""
     folder, mark, name = str(named).rpartition("#")
     return trial_policy_path(Path(folder), name) if mark and not named.exists() and Path(folder).is_dir() else None
+
+
+def trial_results(named: Path) -> Path | None:
+    """The folder with what came of the trial that `FOLDER#17` means: where it was carried out or, before that, that of its
+    policy; None for anything else. Raises as `trial_policy_path`."""
+    policy = trial_named(named)
+    if policy is None:
+        return None
+    realised = policy.parent / REALISED
+    return realised if (realised / POLICY).exists() else policy.parent
+
+
+def trial_artifact(named: Path) -> Path | None:
+    """The artifact of the trial that `FOLDER#17` means; None for anything else. Raises UsageError where the trial was not
+    carried out."""
+    folder = trial_results(named)
+    if folder is None:
+        return None
+    if not (folder / ARTIFACT).exists():
+        raise UsageError(
+            f"the trial {named} was not carried out yet; do that first with: optimize realise {shlex.quote(str(named))}"
+        )
+    return folder / ARTIFACT
 
 
 def as_tried(policy: Path, options: Mapping[str, Any], path: Path | None) -> Config:
