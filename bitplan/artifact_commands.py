@@ -19,7 +19,7 @@ from bitplan.evaluate import outputs_of, runtime_run
 from bitplan.kernels import Runtime
 from bitplan.network import Shape
 from bitplan.policies.policy_file import FORMAT
-from bitplan.profiles.measure_policy import measure_policy
+from bitplan.profiles.measure_policy import START_UP, measure_policy
 from bitplan.progress import Reporter
 
 BENCH_STEP_RUNS = 50
@@ -65,7 +65,7 @@ def bench_artifact(
             f"{artifact} was planned for at most {runtime.planned_batch} images at a time, not {batch}; plan with --batch {batch}"
         )
     inputs = {next(iter(runtime.inputs)): random_images(runtime, batch)}
-    with reporter.stage("timing the artifact in a fresh process") as report:
+    with reporter.stage("timing the artifact in a fresh process", at_most=START_UP) as report:
         measured = measure_policy(artifact, inputs, runs=runs, threads=threads, expect=report.takes)
     with reporter.stage("timing its steps", at_most=BENCH_STEP_RUNS * measured.latency.high):
         medians = np.median(runtime.time_steps(inputs, BENCH_STEP_RUNS), axis=0)

@@ -22,7 +22,7 @@ from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import cache_folder
-from bitplan.profiles.measure_policy import Expect, TimedArtifact, measure_policy
+from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, measure_policy
 from bitplan.progress import Reporter
 from bitplan.recovery_names import TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
@@ -234,7 +234,7 @@ def calmest_of(
 ) -> MeasuredLatency:
     """One of up to TIMINGS timings: a machine that is busy with something else (its anchor is slow too) is given another
     chance, and the calmest counts."""
-    with reporter.stage(f"timing {what} in a fresh process") as report:
+    with reporter.stage(f"timing {what} in a fresh process", at_most=START_UP) as report:
         timings = []
         for _ in range(TIMINGS):
             measured = time(report.takes)

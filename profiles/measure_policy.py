@@ -24,6 +24,8 @@ SECONDS = 60.0
 """Slow networks are timed for so long only: one that takes more than about 0.1 s gets fewer runs than RUNS. How many
 there were is in `Latency.samples`."""
 
+START_UP = 2.0
+"""Seconds that a process takes, about, until it knows how long it will time."""
 EXPECTED = "expected seconds: "
 Expect = Callable[[float], None]
 """Is told how long timing will take."""

@@ -3,6 +3,7 @@ machines."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from bitplan.progress.events import (
     PROGRESS,
     RESULT,
     WARNING,
+    WIDTH,
     Event,
     Listener,
     drawn,
@@ -186,6 +188,8 @@ def _shown(form: str, verbose: bool) -> Listener:
     console = Console(stderr=True, highlight=False)
     if console.is_terminal and form == AUTO:
         return Terminal(console, verbose)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
     return PlainLines(console, verbose)
 
 

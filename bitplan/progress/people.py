@@ -91,7 +91,7 @@ class Terminal(_People):
             self._tasks[event.fields["id"]] = self._bars.add_task(escape(event.fields["stage"]), total=None, doing="")
         elif event.name == PROGRESS and self._bars is not None:
             fields = event.fields
-            doing = "seconds at most" if fields["unit"] == "seconds" else escape(fields["doing"])
+            doing = "seconds" if fields["unit"] == "seconds" else escape(fields["doing"])
             self._bars.update(self._tasks[fields["id"]], completed=fields["done"], total=fields["total"], doing=doing)
         elif event.name == ENDED and self._bars is not None:
             self._bars.remove_task(self._tasks.pop(event.fields["id"]))
@@ -118,7 +118,7 @@ def progress_text(event: Event) -> str:
     from bitplan.progress import duration
 
     fields = event.fields
-    unit = " s at most" if fields["unit"] == "seconds" else ""
+    unit = " s" if fields["unit"] == "seconds" else ""
     doing = f" {fields['doing']}" if fields["doing"] else ""
     left = fields["seconds_left"]
     return f"{fields['stage']}: {fields['done']}/{fields['total']}{unit}{doing}" + (

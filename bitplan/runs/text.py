@@ -6,32 +6,25 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich import box
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
-from bitplan.progress import duration
 from bitplan.runs.listing import DAMAGED, Found
 from bitplan.runs.record import FAILED, INTERRUPTED, RUNNING
 from bitplan.targets import format_bytes
 
 STYLES = {"met": "green", "missed": "yellow", RUNNING: "cyan", INTERRUPTED: "yellow", FAILED: "red", DAMAGED: "red"}
+FIGURES = ("file", "ms", "accuracy", "loss")
 NAMES = {"target_latency": "", "budget": "", "latency_ms": "", "bytes": "", "memory_bytes": "memory"}
 """What stands before a limit; its name where it is not here."""
 
 
 def runs_table(found: Sequence[Found]) -> Table:
     """One row a folder."""
-    table = Table(
-        Column("folder", overflow="fold"),
-        "command",
-        Column("targets", overflow="fold"),
-        "status",
-        Column("file", justify="right"),
-        Column("ms", justify="right"),
-        Column("accuracy", justify="right"),
-        Column("loss", justify="right"),
-        "when",
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("folder", "command", "targets", "status", "file", "ms", "accuracy", "loss", "when"):
+        table.add_column(heading, justify="right" if heading in FIGURES else "left", overflow="fold")
     for one in found:
         figures = one.figures
         worth = figures.get("accuracy", figures.get("agreement"))
@@ -81,5 +74,4 @@ def _when(one: Found) -> str:
         local = datetime.fromisoformat(one.begun).astimezone()
     except ValueError:
         return escape(one.begun)
-    took = "" if one.seconds is None else f" ({duration(one.seconds)})"
-    return f"{local:%Y-%m-%d %H:%M}{took}"
+    return f"{local:%Y-%m-%d %H:%M}"
