@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.failure import INTERRUPTED, ClickError, failure_of
 from bitplan.profile_cli import app as profile_app
 from bitplan.progress import JSON, Reporter
+from bitplan.progress.valid_json import json_text
 from bitplan.replan_cli import replan
 from bitplan.runs_cli import runs
 from bitplan.study_cli import app as study_app
@@ -89,7 +89,7 @@ def plan(
     """
     from bitplan.optimizer.plan import plan as solve
     from bitplan.planned_device import said_of_estimates, with_margin_noted
-    from bitplan.planning_commands import explained, output_of, stored
+    from bitplan.planning_commands import explained, keep_inputs, output_of, stored
     from bitplan.policies.policy_file import write_policy
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import POLICY
@@ -108,8 +108,11 @@ def plan(
             seed=config.seed,
         )
     policy = with_margin_noted(policy, config.margin)
-    path = output_of(folder, config) / POLICY
+    output = output_of(folder, config)
+    path = output / POLICY
     write_policy(path, policy)
+    if output != folder:
+        keep_inputs(folder, output, config)
     result = Result(PLANNED, config.targets, policy, kept.network, policy_path=path)
     reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
     if estimates := said_of_estimates(policy):
@@ -275,10 +278,10 @@ def doctor(json_output: Json = False) -> None:
     from bitplan.doctor import examine, table
 
     findings = examine()
-    if json_output:
-        print(json.dumps(findings))
-    else:
-        Reporter().show(table(findings))
+    reporter = reporter_for(False, json_output)
+    if not json_output:
+        reporter.show(table(findings))
+    finish(reporter, findings, json_output)
 
 
 def main() -> None:
@@ -301,5 +304,5 @@ def _complain(error: BaseException) -> NoReturn:
     failure = failure_of(error)
     complain(failure, sys.argv[1:])
     if isinstance(error, InfeasibleError) and "--json" in sys.argv:  # machines get their object in this case too
-        print(json.dumps({"status": "infeasible", "message": str(error), **(error.details or {})}))
+        print(json_text({"status": "infeasible", "message": str(error), **(error.details or {})}))
     sys.exit(failure.exit_code)

@@ -22,8 +22,9 @@ from bitplan.policies.menu import Menu, menu_for
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import read_policy
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.library import profile_path
 from bitplan.profiles.loss import LossProfile
-from bitplan.profiling import stored_loss_profile
+from bitplan.profiling import named_estimator, stored_loss_profile
 from bitplan.progress import Reporter
 from bitplan.report.frontier_picture import frontier_png
 from bitplan.result import targets_json
@@ -64,6 +65,14 @@ def stored(folder: Path, config: Config, reporter: Reporter) -> Stored:
     menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
     device = planned_device(config.device_profile or folder / DEVICE, network, menu, config, reporter)
     return Stored(network, device, loss, menu)
+
+
+def keep_inputs(folder: Path, output: Path, config: Config) -> None:
+    """Copies the network and the profiles that a plan rests on to another folder where the policy goes, as they are: without
+    what was estimated for this plan."""
+    device, loss = profile_path(config.device_profile or folder / DEVICE), named_estimator(config)[1] or folder / LOSS
+    for path, name in ((folder / NETWORK, NETWORK), (device, DEVICE), (loss, LOSS)):
+        write_atomically(output / name, path.read_bytes())
 
 
 def output_of(folder: Path, config: Config) -> Path:

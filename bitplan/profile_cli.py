@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from bitplan.cli_options import Json, Quiet, configured, given_by_user
 from bitplan.cli_places import profiled
-from bitplan.cli_reporter import finish
+from bitplan.cli_reporter import finish, reporter_for
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
@@ -86,10 +85,10 @@ def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     from bitplan.profiles.library import default_folder
 
     found = listed()
-    if json_output:
-        print(json.dumps(found))
-    else:
-        Reporter(quiet=quiet).show(library_table(found, str(default_folder())))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(library_table(found, str(default_folder())))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -111,10 +110,9 @@ def show(
     from bitplan.device_text import profile_tables
 
     found = shown(profile, network, accuracy, config)
-    if json_output:
-        print(json.dumps(found))
-    else:
+    if not json_output:
         reporter.show(profile_tables(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -124,10 +122,10 @@ def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Jso
     from bitplan.device_text import comparison_tables
 
     found = compared(first, second)
-    if json_output:
-        print(json.dumps(found))
-    else:
-        Reporter(quiet=quiet).show(comparison_tables(found))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(comparison_tables(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -143,6 +141,6 @@ def merge(
     from bitplan.device_commands import merged
 
     found = merged(profiles, output)
-    Reporter(quiet=quiet).say(f"{found['steps']} steps in {found['device_profile']}")
-    if json_output:
-        print(json.dumps(found))
+    reporter = reporter_for(quiet, json_output)
+    reporter.say(f"{found['steps']} steps in {found['device_profile']}")
+    finish(reporter, found, json_output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from functools import partial
@@ -121,10 +120,10 @@ def show(
     from bitplan.studies.text import trials_table
 
     rows, best_ones = shown(folder, storage)
-    if json_output:
-        print(json.dumps([row.to_json() for row in rows]))
-    else:
-        Reporter(quiet=quiet).show(trials_table(rows, best_ones))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(trials_table(rows, best_ones))
+    finish(reporter, [row.to_json() for row in rows], json_output)
 
 
 @app.command()
@@ -143,14 +142,13 @@ def best(
     from bitplan.studies.text import trials_table
 
     found = best_trials(folder, output, storage)
-    reporter = Reporter(quiet=quiet)
-    if json_output:
-        print(json.dumps([row.to_json() for row in found]))
-    else:
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
         reporter.show(trials_table(found, ()))
     reporter.say(f"carry one out with: optimize realise {shlex.quote(str(folder))}#{found[0].number}")
     if output is not None:
         reporter.say(f"the policy of trial {found[0].number} is {output}")
+    finish(reporter, [row.to_json() for row in found], json_output)
 
 
 @app.command()

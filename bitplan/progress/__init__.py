@@ -108,6 +108,7 @@ class Reporter:
         self, *, quiet: bool = False, form: str = AUTO, verbose: bool = False, listener: Listener | None = None
     ) -> None:
         self._listeners = [] if listener is None else [listener]
+        self.form = form
         self._lock = threading.RLock()  # stages that report time do so from a thread of theirs
         self._stages = 0
         if not quiet:

@@ -66,6 +66,9 @@ def test_a_run_folder_holds_all_of_a_run_and_machines_hear_all_of_it(
     assert losses.increases.keys() == LossProfile.load(folder / "out" / "loss.arrow").increases.keys()
     facts = command("report", "again", "--json").json
     assert {row["what"] for row in facts["missing"]} == {"frontier.arrow", "pairs", "step-times.json"}
+    assert command("plan", "out", "--encodings", "int8,int4", "-o", "elsewhere").code == 0
+    lacking = {row["what"] for row in command("report", "elsewhere", "--json").json["missing"]}
+    assert not lacking & {"network.json", "device.arrow", "loss.arrow"}
     refused = command("plan", "out", "--encodings", "int8,int4", "--budget", "1B", "--json")
     *_, last = events(refused.err)
     assert (refused.code, last["kind"], last["exit_code"]) == (3, "infeasible", 3)
@@ -73,7 +76,7 @@ def test_a_run_folder_holds_all_of_a_run_and_machines_hear_all_of_it(
 
     listed = json.loads(command("runs", "--json").out)
     assert [(one["folder"], one["command"], one["status"]) for one in listed] == [
-        ("out", "plan", "infeasible"), ("again", "realise", "met"),
+        ("out", "plan", "infeasible"), ("elsewhere", "plan", "planned"), ("again", "realise", "met"),
     ]  # fmt: skip
     assert listed[0]["commands"] == ["optimize", "plan"]
     shown = command("runs").err
