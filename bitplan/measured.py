@@ -24,6 +24,7 @@ from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, measure_policy
 from bitplan.progress import Reporter
+from bitplan.progress.passes import in_passes
 from bitplan.recovery_names import TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
@@ -86,7 +87,7 @@ def recovered(
             tune_epochs=config.tune_epochs,
             warm=warm,
             records=journal,
-            progress=report,
+            progress=in_passes(report, 1 + len(steps)),
             watch=watch,
         )
         if journal is not None:

@@ -18,6 +18,7 @@ from bitplan.workflow import ARTIFACT, CONFIG, POLICY
 STUDY, STORAGE = "study.json", "study.db"
 FORM = "bitplan study"
 VERSION = 1
+TRIALS = "trials"
 REALISED = "realised"
 """Folder beside a trial's policy where it is carried out."""
 PATHS = ("weights", "device_profile", "loss_profile")
@@ -64,7 +65,7 @@ def trial_policy_path(folder: Path, name: str) -> Path:
     StudyFile.load(folder)
     if not name.isdecimal():
         raise UsageError(f"{folder}#{name}: trials are named by their numbers, such as {folder}#17")
-    path = folder / "trials" / f"{int(name):04d}" / POLICY
+    path = folder / TRIALS / f"{int(name):04d}" / POLICY
     if not path.exists():
         raise UsageError(
             f"{folder} holds no policy of trial {name}: there is none, or its worker ran with another output folder; "
@@ -100,6 +101,14 @@ def trial_artifact(named: Path) -> Path | None:
             f"the trial {named} was not carried out yet; do that first with: optimize realise {shlex.quote(str(named))}"
         )
     return folder / ARTIFACT
+
+
+def named_trial(folder: Path) -> str | None:
+    """`FOLDER#17` for the folder of a trial's policy; None for any other folder."""
+    study = folder.parent.parent
+    if folder.parent.name != TRIALS or not folder.name.isdecimal() or not (study / STUDY).exists():
+        return None
+    return f"{study}#{int(folder.name)}"
 
 
 def as_tried(policy: Path, options: Mapping[str, Any], path: Path | None) -> Config:

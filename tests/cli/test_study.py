@@ -71,7 +71,10 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     trial = f"{place}#{number}"
     early = command("bench", trial)
     assert (early.code, f"optimize realise '{trial}'" in early.err) == (2, True), early.err
-    assert command("report", trial, "-o", "early.html", "--json").json["status"] == "planned"
+    planned = command("report", trial, "-o", "early.html", "--json").json
+    assert planned["status"] == "planned"
+    why = {row["what"]: row["why"] for row in planned["missing"]}
+    assert f"`optimize realise '{trial}'` does" in why["result.json"]
     assert command("realise", trial, "--quiet").code in (0, 4)
     assert command("bench", trial, "--runs", "20", "--json").json["runs"] >= 20
     assert command("report", trial, "-o", "late.html", "--json").json["status"] in ("met", "missed")

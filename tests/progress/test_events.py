@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bitplan.progress import JSON, PLAIN, Reporter, Stage
 from bitplan.progress.events import BEGUN, ENDED, PROGRESS, Event
+from bitplan.progress.passes import in_passes
 from bitplan.progress.people import PlainLines, Terminal
 
 SCHEMA = jsonschema.Draft202012Validator(
@@ -121,6 +122,27 @@ def test_the_time_left_does_not_count_what_an_earlier_run_has_done(monkeypatch: 
     now += 1
     stage(10, 120)
     assert heard[-1].fields["seconds_left"] == pytest.approx(11)
+
+
+def test_passes_are_parts_of_one_whole() -> None:
+    told: list[tuple[int, int, str]] = []
+    report = in_passes(lambda *report: told.append(report), 3)
+    for done, total in (
+        (0, 4),
+        (0, 4),
+        (2, 4),
+        (4, 4),
+        (0, 4),
+        (4, 4),
+        (4, 4),
+        (1, 100),
+        (50, 100),
+        (100, 100),
+        (0, 4),
+    ):
+        report(done, total, "")
+    assert [done for done, _, _ in told] == [0, 0, 2, 4, 4, 8, 8, 8, 10, 12, 12]
+    assert {total for _, total, _ in told} == {12}
 
 
 def test_machines_get_one_line_a_second_and_the_last_step(capfd: pytest.CaptureFixture[str]) -> None:
