@@ -11,8 +11,11 @@ STATUSES = ("met", "missed", "planned")
 def figures_of(result: Any) -> dict[str, Any]:
     """From what a command's `--json` prints: `bytes`, `ms`, `accuracy` or `agreement`, `loss`, and whether they were
     `measured`; of a study, its best trial's; of a frontier, the number of its points. Empty for other results."""
-    if not isinstance(result, Mapping):
-        return {}
+    found = _figures(result) if isinstance(result, Mapping) else {}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     if result.get("status") in STATUSES:
         return _of_policy(result)
     if isinstance(result.get("points"), list):
@@ -25,7 +28,7 @@ def figures_of(result: Any) -> dict[str, Any]:
 def _of_policy(result: Mapping[str, Any]) -> dict[str, Any]:
     loss, latency, accuracy = (_part(result, name) for name in ("loss", "measured_latency_ms", "accuracy"))
     measured = result.get("file_bytes") is not None
-    found = {
+    return {
         "measured": measured,
         "bytes": result.get("file_bytes" if measured else "predicted_file_bytes"),
         "ms": latency.get("median") if measured else result.get("predicted_latency_ms"),
@@ -33,7 +36,6 @@ def _of_policy(result: Mapping[str, Any]) -> dict[str, Any]:
         "agreement": result.get("agreement"),
         "loss": loss.get("measured" if measured else "predicted"),
     }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _of_study(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def _of_study(result: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"trials": trials.get("complete", 0) + trials.get("pruned", 0)}
     if isinstance(best, Mapping):
         names = {"bytes": "bytes", "ms": "latency", "loss": "loss"}
-        found |= {name: best[key] for name, key in names.items() if best.get(key) is not None}
+        found |= {name: best.get(key) for name, key in names.items()}
     return found
 
 

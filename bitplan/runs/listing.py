@@ -104,9 +104,11 @@ def _targets(record: Record) -> dict[str, Any]:
 
 
 def _set(targets: Any) -> dict[str, Any]:
-    """The limits of a result that there are."""
+    """The limits of a result that there are, and its objective."""
     known = targets.items() if isinstance(targets, Mapping) else ()
-    return {name: value for name, value in known if value is not None and (name, value) != ("objective", "loss")}
+    limits = {name: value for name, value in known if isinstance(value, int | float)}
+    objective = dict(known).get("objective")
+    return limits | ({"objective": objective} if objective not in (None, "loss") else {})
 
 
 def _value(options: Mapping[str, Any], name: str) -> Any:

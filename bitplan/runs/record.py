@@ -49,6 +49,18 @@ class Record:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
+OPTIONAL = type(None)
+TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "command", "begun", "status"), (str,)),
+    **dict.fromkeys(("ended", "error"), (str, OPTIONAL)),
+    "seconds": (int, float, OPTIONAL),
+    "exit_code": (int, OPTIONAL),
+    "targets": (dict, OPTIONAL),
+    **dict.fromkeys(("options", "figures"), (dict,)),
+}
+"""Of what the list of runs rests on."""
+
+
 def read_records(folder: Path) -> list[Record]:
     """The records of a folder, none where it has no run.json. Raises FileFormatError for a damaged one."""
     path = folder / FILE
@@ -99,7 +111,9 @@ def _change(folder: Path, change: Callable[[list[Record]], list[Record]]) -> Non
 def _record(entry: Any) -> Record:
     known = {one.name for one in fields(Record)}
     record = Record(**{name: value for name, value in entry.items() if name in known})
-    texts = (record.id, record.command, record.begun, record.status)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(record.figures, dict):
-        raise ValueError("a field has a wrong type")
+    for name, kinds in TYPES.items():
+        if not isinstance(value := getattr(record, name), kinds):
+            raise TypeError(f"{name} is {value!r}")
+    if wrong := [value for value in record.figures.values() if not isinstance(value, int | float)]:
+        raise ValueError(f"a figure is {wrong[0]!r}")
     return record

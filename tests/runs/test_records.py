@@ -22,7 +22,7 @@ from bitplan.runs.log import LOG, at_work
 from bitplan.runs.record import FILE, MOST, Record, read_records
 from bitplan.runs.recording import Asked, recorded
 from bitplan.runs.secrets import redacted
-from bitplan.runs.text import targets_text
+from bitplan.runs.text import runs_table, targets_text
 
 LOGIN = "postgresql://me:hunter2@host/db?sslpassword=tiger&x=1"
 
@@ -161,6 +161,9 @@ def test_a_folder_that_cannot_be_written_does_not_keep_the_command_from_running(
     assert ran
 
 
+RECORD = b'"id": "a", "command": "plan", "command_line": [], "cwd": "/", "process": 1, "begun": "2026-01-01T00:00:00Z"'
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -171,6 +174,8 @@ def test_a_folder_that_cannot_be_written_does_not_keep_the_command_from_running(
         b'{"format": "bitplan run", "version": 1, "commands": [{}]}',
         b'{"format": "bitplan run", "version": 1, "commands": [3]}',
         b'{"format": "bitplan run", "version": 1, "commands": 3}',
+        b'{"format": "bitplan run", "version": 1, "commands": [{%b, "options": 3}]}' % RECORD,
+        b'{"format": "bitplan run", "version": 1, "commands": [{%b, "figures": {"bytes": "x"}}]}' % RECORD,
         b"\xff\xfe",
     ],
 )
@@ -222,6 +227,15 @@ def test_folders_are_listed_the_newest_first_and_with_their_figures(tmp_path: Pa
     assert targets_text(found[1].targets) == "20.000 ms, 2 kB"
     assert [one.folder for one in list_runs(tmp_path, depth=1)] == ["two", "one"]
     assert list_runs(tmp_path / "one")[0].folder == "."
+
+
+def test_figures_of_a_result_that_are_none_are_left_out(tmp_path: Path) -> None:
+    odd = {**RESULT, "file_bytes": "many", "accuracy": 3, "loss": [], "targets": {"latency_ms": "x", "bytes": 9}}
+    (tmp_path / "result.json").write_text(json.dumps(odd))
+    (found,) = list_runs(tmp_path)
+    assert found.figures == {"measured": True, "ms": 19.0, "agreement": 0.95}
+    assert targets_text(found.targets) == "9 B"
+    assert runs_table([found]).row_count == 1
 
 
 def test_targets_are_shown_as_they_were_written(tmp_path: Path) -> None:
