@@ -21,7 +21,7 @@ from bitplan.config import DEFAULT, Config, plain_values
 from bitplan.failure import INFEASIBLE, failure_of
 from bitplan.packages import OURS, installed, requirements
 from bitplan.progress import Reporter
-from bitplan.progress.events import ERROR, MESSAGE, RESULT, Event, stamp
+from bitplan.progress.events import DETAIL, ERROR, MESSAGE, RESULT, Event, stamp
 from bitplan.runs.figures import STATUSES, figures_of
 from bitplan.runs.log import LOG, RunLog, at_work
 from bitplan.runs.record import DONE, FAILED, INTERRUPTED, Record, add, put
@@ -114,6 +114,8 @@ def _outcome(error: BaseException, run: _Run) -> tuple[str, int, str | None]:
         code = int(error.exit_code)
         return (run.status or DONE) if code in (0, EXIT_MISSED) else FAILED, code, None
     failure = failure_of(error)
+    if found := failure.more.get("traceback"):
+        run.log(Event(DETAIL, {"text": found}))
     status = failure.kind if failure.kind in (INFEASIBLE, INTERRUPTED) else FAILED
     return status, failure.exit_code, failure.text
 

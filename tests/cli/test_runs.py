@@ -137,7 +137,9 @@ def test_a_run_that_breaks_off_is_kept_with_the_reason(
     assert ("captured" in last.get("traceback", "") or "broken" in last.get("traceback", "")) == (kind == "internal")
     (record,) = read_records(folder / "out")
     assert (record.status, record.exit_code) == (status, code)
-    assert str(record.error) in (folder / "out" / "run.log").read_text()
+    log = (folder / "out" / "run.log").read_text()
+    assert str(record.error) in log
+    assert ("Traceback" in log) == (kind == "internal")
 
 
 def test_commands_that_find_no_folder_make_none(command: Command, folder: Path) -> None:
