@@ -139,7 +139,7 @@ def extras() -> dict[str, Any]:
     purposes = EXTRAS | DEVELOPERS
     return {
         name: {
-            "for": purposes.get(name, "more"),
+            "for": purposes.get(name, name),
             "installed": {p: version for p in packages if (version := installed(p))},
             "missing": [p for p in packages if installed(p) is None],
         }

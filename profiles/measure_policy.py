@@ -86,7 +86,10 @@ def timed_by(command: Sequence[str], what: str, expect: Expect | None = None) ->
         errors.seek(0)
         said = errors.read().strip().splitlines()
     if status:
-        raise BitplanError(f"timing {what} failed: {said[-1] if said else f'it ended with status {status}'}")
+        reason = said[-1] if said else f"it ended with status {status}"
+        raise BitplanError(
+            f"timing {what} failed: {reason}; if memory ran out, give a smaller --batch, then run the command again"
+        )
     return TimedArtifact(**{name: Latency(**quantiles) for name, quantiles in json.loads(last).items()})
 
 
