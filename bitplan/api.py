@@ -26,7 +26,7 @@ from bitplan.profiles.loss import LossProfile
 from bitplan.progress import Reporter
 from bitplan.result import Result
 from bitplan.stages import stages_of
-from bitplan.trained import captured, trained_from
+from bitplan.trained import LOADING, captured, trained_from
 from bitplan.user_code import require_package
 from bitplan.workflow import ARTIFACT, DEVICE, LOSS, Job, check_output, inferred_objective, judged_and_trained
 
@@ -137,12 +137,13 @@ def plan(
     )
     from bitplan.model import load_model, ready_model
 
-    with reporter.stage("loading and capturing the network"):
+    with reporter.stage("loading and capturing the network") as report:
+        report(0, LOADING, "model")
         if isinstance(network, str):
             loaded = load_model(network, config.weights)
         else:
             loaded = ready_model(network, info or {}, "the network", config.weights)
-        parts = captured(loaded, named, config)
+        parts = captured(loaded, named, config, report)
     trained = trained_from(*parts, config, reporter)
     stages = stages_of(config)
     device = stages.device_profile(trained, config, reporter)

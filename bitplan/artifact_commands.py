@@ -19,7 +19,7 @@ from bitplan.evaluate import outputs_of, runtime_run
 from bitplan.kernels import Runtime
 from bitplan.network import Shape
 from bitplan.policies.policy_file import FORMAT
-from bitplan.profiles.measure_policy import measure_policy
+from bitplan.profiles.measure_policy import START_UP, measure_policy
 from bitplan.progress import Reporter
 
 BENCH_STEP_RUNS = 50
@@ -55,7 +55,9 @@ def run_artifact(
     return summary
 
 
-def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple[dict[str, Any], Table]:
+def bench_artifact(
+    artifact: Path, runs: int, threads: int, batch: int, reporter: Reporter
+) -> tuple[dict[str, Any], Table]:
     """The artifact's latency in a fresh process, and a table of its steps' medians."""
     runtime = load_artifact(artifact, threads)
     if batch > runtime.planned_batch:
@@ -63,8 +65,10 @@ def bench_artifact(artifact: Path, runs: int, threads: int, batch: int) -> tuple
             f"{artifact} was planned for at most {runtime.planned_batch} images at a time, not {batch}; plan with --batch {batch}"
         )
     inputs = {next(iter(runtime.inputs)): random_images(runtime, batch)}
-    measured = measure_policy(artifact, inputs, runs=runs, threads=threads)
-    medians = np.median(runtime.time_steps(inputs, BENCH_STEP_RUNS), axis=0)
+    with reporter.stage("timing the artifact in a fresh process", at_most=START_UP) as report:
+        measured = measure_policy(artifact, inputs, runs=runs, threads=threads, expect=report.takes)
+    with reporter.stage("timing its steps", at_most=BENCH_STEP_RUNS * measured.latency.high):
+        medians = np.median(runtime.time_steps(inputs, BENCH_STEP_RUNS), axis=0)
     table = Table("step", "ms", "share", title=f"{artifact.name}: {measured.latency.median * 1e3:.3f} ms")
     for name, seconds in zip(runtime.steps, medians, strict=True):
         table.add_row(name, f"{seconds * 1e3:.4f}", f"{100 * seconds / medians.sum():.1f} %")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from bitplan import __version__
-from bitplan.cli_options import Json, Quiet, configured
+from bitplan.cli_options import Json, Quiet, WithReport, configured
+from bitplan.cli_places import main_job, planned, written
+from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, reported, reporter_for
 from bitplan.config import Config
-from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.errors import BitplanError, InfeasibleError
+from bitplan.failure import INTERRUPTED, ClickError, failure_of
 from bitplan.profile_cli import app as profile_app
-from bitplan.progress import Reporter
+from bitplan.progress import JSON, Reporter
+from bitplan.progress.valid_json import json_text
 from bitplan.replan_cli import replan
+from bitplan.runs_cli import runs
 from bitplan.study_cli import app as study_app
 from bitplan.study_cli import realised_config
-
-INTERRUPTED = 130
-ClickError: type[Exception] = typer.BadParameter.__mro__[2]
-"""ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
 
 app = typer.Typer(
     name="optimize",
@@ -37,12 +37,13 @@ app.add_typer(study_app, name="study", short_help="An Optuna study of what a pla
 
 
 @app.callback(invoke_without_command=True)
-@configured
+@partial(configured, place=main_job)
 def optimize(
     config: Config,
     reporter: Reporter,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the policy: nothing is carried out.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """The most accurate network that meets a latency target and a byte budget on this CPU, with proof.
@@ -59,20 +60,20 @@ def optimize(
     from bitplan.workflow import optimise
 
     result = optimise(config, reporter, dry_run=dry_run)
-    reporter.say("")
     if result.outcome is not None:
-        reporter.console.print(result.table())
+        reporter.show(result.table())
     for miss in result.misses:
-        reporter.say(f"[red]missed: {miss}[/]")
+        reporter.warn(f"missed: {miss}")
+    if with_report:
+        reported(config.output, reporter)
     where = result.artifact_path or result.policy_path
     reporter.say(f"[bold]{result.status}[/]: {where}")
-    if json_output:
-        print(json.dumps(result.to_json()))
+    finish(reporter, result.to_json(), json_output)
     raise typer.Exit(result.exit_code)
 
 
 @app.command(short_help="Plans from stored profiles alone, without torch or device.")
-@configured
+@partial(configured, place=planned)
 def plan(
     config: Config,
     reporter: Reporter,
@@ -88,13 +89,13 @@ def plan(
     """
     from bitplan.optimizer.plan import plan as solve
     from bitplan.planned_device import said_of_estimates, with_margin_noted
-    from bitplan.planning_commands import explained, output_of, stored
+    from bitplan.planning_commands import explained, keep_inputs, output_of, stored
     from bitplan.policies.policy_file import write_policy
     from bitplan.result import PLANNED, Result
     from bitplan.workflow import POLICY
 
     kept = stored(folder, config, reporter)
-    with reporter.stage("solving the integer program"):
+    with reporter.stage("solving the integer program", at_most=config.time_limit):
         policy = solve(
             kept.network,
             kept.loss,
@@ -107,19 +108,21 @@ def plan(
             seed=config.seed,
         )
     policy = with_margin_noted(policy, config.margin)
-    path = output_of(folder, config) / POLICY
+    output = output_of(folder, config)
+    path = output / POLICY
     write_policy(path, policy)
+    if output != folder:
+        keep_inputs(folder, output, config)
     result = Result(PLANNED, config.targets, policy, kept.network, policy_path=path)
     reporter.say(f"{policy.certificate.status}; the policy is {path}; carry it out with: optimize realise {path}")
     if estimates := said_of_estimates(policy):
         reporter.say(estimates)
     explanation = explained(kept, policy, config, reporter) if explain else {}
-    if json_output:
-        print(json.dumps(result.to_json() | explanation))
+    finish(reporter, result.to_json() | explanation, json_output)
 
 
 @app.command(short_help="The whole trade-off of loss, latency and bytes.")
-@configured
+@partial(configured, place=planned)
 def frontier(
     config: Config,
     reporter: Reporter,
@@ -132,13 +135,11 @@ def frontier(
     Limits hold for all points; --time-limit is for all of them together. An interrupted run goes on where it was."""
     from bitplan.planning_commands import compute_frontier
 
-    found = compute_frontier(folder, config, points, reporter)
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, compute_frontier(folder, config, points, reporter), json_output)
 
 
 @app.command(short_help="Carries a policy out and measures the artifact.")
-@partial(configured, resolved=realised_config)
+@partial(configured, resolved=realised_config, place=written)
 def realise(
     policy_file: Annotated[
         Path,
@@ -148,10 +149,12 @@ def realise(
     ],
     config: Config,
     reporter: Reporter,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
     from bitplan.finetuning import check_finetune
+    from bitplan.kept_profiles import keep_profiles
     from bitplan.measured import with_predictions
     from bitplan.planning_commands import policy_named
     from bitplan.policies.policy_file import validate_against
@@ -165,27 +168,32 @@ def realise(
 
     check_output(config.output)
     check_finetune(config)
-    policy = policy_named(trial_named(policy_file) or policy_file)
+    trial = trial_named(policy_file)
+    policy = policy_named(trial or policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     policy = validate_against(policy, trained.network)
     if policy.hashes.get("network", trained.network.content_hash) != trained.network.content_hash:
-        reporter.say("[yellow]the policy was made for another network with layers of the same names[/]")
+        reporter.warn("the policy was made for another network with layers of the same names")
     path = profile_path(config.device_profile) if config.device_profile else default_path(this_machine())
     device = DeviceProfile.load(path) if path.exists() else None
     policy = with_predictions(policy, trained.network, device, config)
     targets = config.targets if config.targets != Targets() else policy.targets
     carried = stages.carry_out(trained, policy, config, reporter, device, name=policy_file.name)
     result, _ = judged_and_trained(targets, trained, carried, config, reporter, device)
-    reporter.console.print(result.table())
-    if json_output:
-        print(json.dumps(result.to_json()))
+    if not config.hybrid:
+        keep_profiles(trained, policy, device, (trial or policy_file).parent, config)
+    if with_report:
+        reported(config.output, reporter)
+    reporter.show(result.table())
+    finish(reporter, result.to_json(), json_output)
     raise typer.Exit(result.exit_code)
 
 
 app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
+app.command(short_help="Lists the runs below a folder.")(runs)
 
-Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
+Artifact = Annotated[Path, typer.Argument(help="A .bitplan file, or a trial that was carried out (out/study#17).")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
@@ -197,16 +205,22 @@ def run(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
     threads: ThreadsOption = 1,
     quiet: Quiet = False,
+    progress: ProgressForm = None,
     json_output: Json = False,
 ) -> None:
     """Executes an artifact (or the policy in a result folder) on images; prints classes, and accuracy with labels."""
     from bitplan.artifact_commands import is_policy, run_artifact
     from bitplan.policy_commands import artifact_of_policy
+    from bitplan.studies.files import trial_results
 
-    reporter = Reporter(quiet=quiet)
+    if trial := trial_results(artifact):
+        artifact = trial / "policy.json"
+    reporter = reporter_for(quiet, json_output, progress)
     carried_out = artifact_of_policy(artifact, reporter) if is_policy(artifact) else None
     summary = run_artifact(carried_out or artifact, data, output, threads, reporter)
-    print(json.dumps(summary) if json_output else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+    finish(reporter, summary, json_output)
+    if not json_output:
+        print("\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 
 @app.command(short_help="Times an artifact and each of its steps.")
@@ -216,22 +230,24 @@ def bench(
     threads: ThreadsOption = 1,
     batch: Annotated[int, typer.Option(min=1)] = 1,
     quiet: Quiet = False,
+    progress: ProgressForm = None,
     json_output: Json = False,
 ) -> None:
     """Times an artifact in a fresh process, and each of its steps."""
     from bitplan.artifact_commands import bench_artifact
+    from bitplan.studies.files import trial_artifact
 
-    summary, table = bench_artifact(artifact, runs, threads, batch)
-    Reporter(quiet=quiet).console.print(table)
-    if json_output:
-        print(json.dumps(summary))
+    reporter = reporter_for(quiet, json_output, progress)
+    summary, table = bench_artifact(trial_artifact(artifact) or artifact, runs, threads, batch, reporter)
+    reporter.show(table)
+    finish(reporter, summary, json_output)
 
 
 @app.command(short_help="One HTML page on a result, and its plots.")
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled.")] = Path(
-        "bitplan-out"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled, or a trial (out/study#17).")
+    ] = Path("bitplan-out"),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page; plots go beside it. Without: FOLDER/report.html.")
     ] = None,
@@ -242,16 +258,18 @@ def report(
         bool, typer.Option("--time", help="Time the artifact's layers here first, and keep that.")
     ] = False,
     quiet: Quiet = False,
+    progress: ProgressForm = None,
     json_output: Json = False,
 ) -> None:
     """Writes one HTML page on a result, which works offline, and its plots as SVG and PNG.
 
     Only the folder's files are read; neither torch nor the network is needed."""
     from bitplan.report.command import make_report
+    from bitplan.studies.files import trial_results
 
-    facts = make_report(folder, output, compare, timed, Reporter(quiet=quiet))
-    if json_output:
-        print(json.dumps(facts))
+    reporter = reporter_for(quiet, json_output, progress)
+    folder, other = trial_results(folder) or folder, compare and (trial_results(compare) or compare)
+    finish(reporter, make_report(folder, output, other, timed, reporter), json_output)
 
 
 @app.command(short_help="What this machine can do, and what is missing.")
@@ -260,34 +278,31 @@ def doctor(json_output: Json = False) -> None:
     from bitplan.doctor import examine, table
 
     findings = examine()
-    if json_output:
-        print(json.dumps(findings))
-    else:
-        Reporter().console.print(table(findings))
+    reporter = reporter_for(False, json_output)
+    if not json_output:
+        reporter.show(table(findings))
+    finish(reporter, findings, json_output)
 
 
 def main() -> None:
-    """Runs the command and turns errors into one line and an exit code."""
+    """Runs the command and turns errors into one line, or one JSON line, and an exit code."""
     try:
         code: Any = app(standalone_mode=False)
-    except InfeasibleError as error:
-        code = _complain(str(error), error.exit_code)
-        if "--json" in sys.argv:  # machines get their object in this case too
-            print(json.dumps({"status": "infeasible", "message": str(error), **(error.details or {})}))
-    except BitplanError as error:
-        code = _complain(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    except ClickError as error:
-        code = _complain(getattr(error, "format_message", error.__str__)(), UsageError.exit_code)
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        code = _complain(f"{error.strerror or error}{place}; check the path, its permissions and the free space", 1)
+    except (BitplanError, ClickError, typer.Abort, KeyboardInterrupt, OSError) as error:
+        _complain(error)
+    except Exception as error:
+        if form_asked(sys.argv) != JSON:
+            raise  # nobody foresaw it: people get the whole traceback
+        _complain(error)
     if code == INTERRUPTED:  # some versions of typer turn the interrupt into this code by themselves
-        _complain("interrupted; what was measured is kept, run the same command again to go on", INTERRUPTED)
+        _complain(KeyboardInterrupt())
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(text: str, code: int) -> int:
-    print(f"optimize: {text}", file=sys.stderr)
-    return code
+def _complain(error: BaseException) -> NoReturn:
+    """Says why, and exits."""
+    failure = failure_of(error)
+    complain(failure, sys.argv[1:])
+    if isinstance(error, InfeasibleError) and "--json" in sys.argv:  # machines get their object in this case too
+        print(json_text({"status": "infeasible", "message": str(error), **(error.details or {})}))
+    sys.exit(failure.exit_code)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bitplan.config import DEFAULT_FILE, Config, load_config, merge
+from bitplan.cli_reporter import ProgressForm, others_heard, reporter_for
+from bitplan.config import COMMAND_LINE, DEFAULT, DEFAULT_FILE, Config, load_config, merge
 from bitplan.errors import UsageError
 from bitplan.profiles.estimators import ESTIMATORS
-from bitplan.progress import Reporter
 from bitplan.recovery_names import PRESETS, RANGES, STEPS
+from bitplan.runs.recording import Asked, recorded
 
 SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
 
@@ -120,22 +122,36 @@ ConfigFile = Annotated[
     typer.Option("--config", help="Configuration (optimize.yaml here, if present).", rich_help_panel=HOW, hidden=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.", rich_help_panel=HOW)]
+WithReport = Annotated[
+    bool, typer.Option("--report", help="Write the report page too.", rich_help_panel=HOW, hidden=True)
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.", rich_help_panel=HOW)]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", help="Also what torch says while it traces.", rich_help_panel=HOW, hidden=True),
+    typer.Option(
+        "-v",
+        "--verbose",
+        help="Also details, such as what torch says while it traces.",
+        rich_help_panel=HOW,
+        hidden=True,
+    ),
 ]
 
 
 Resolved = Callable[[dict[str, Any], Path | None, dict[str, Any]], Config]
 """The configuration of a command from the options, the path behind `--config`, and the command's own arguments."""
+Place = Callable[[Config, Mapping[str, Any]], Path | None]
+"""The folder that a command works in, from its configuration and its own arguments; None where there is none to keep a
+record in."""
 
 
-def configured(command: Callable[..., Any], resolved: Resolved | None = None) -> Callable[..., Any]:
-    """Gives a command all of OPTIONS, `--config`, `--quiet` and `--verbose`; it is called with `config` and `reporter` in
-    their place, the options over the configuration file over the defaults, or what `resolved` makes of them. A parameter of
-    its own that is named like one of OPTIONS takes that one's place, and is not part of the configuration. A group that is
-    given a sub-command does nothing of its own."""
+def configured(
+    command: Callable[..., Any], resolved: Resolved | None = None, place: Place | None = None
+) -> Callable[..., Any]:
+    """Gives a command all of OPTIONS, `--config`, `--quiet`, `--verbose` and `--progress`; it is called with `config` and
+    `reporter` in their place, the options over the configuration file over the defaults, or what `resolved` makes of them. A
+    parameter of its own that is named like one of OPTIONS takes that one's place, and is not part of the configuration. A
+    group that is given a sub-command does nothing of its own. What it says is kept in the run folder that `place` names."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name not in ("config", "reporter")]
     names = {p.name for p in own}
@@ -144,6 +160,7 @@ def configured(command: Callable[..., Any], resolved: Resolved | None = None) ->
         _keyword("config_file", ConfigFile, None),
         _keyword("quiet", Quiet, False),
         _keyword("verbose", Verbose, False),
+        _keyword("progress", ProgressForm, None),
         _keyword("help_all", HelpAll, False),
     ]
 
@@ -154,11 +171,15 @@ def configured(command: Callable[..., Any], resolved: Resolved | None = None) ->
             _refuse_options_before(context)
             return None
         mine = {p.name: context if p.name == "context" else given.pop(p.name) for p in own}
-        quiet, path = given.pop("quiet"), given.pop("config_file")
+        path = given.pop("config_file")
         del given["help_all"]
-        logging.getLogger("bitplan").setLevel(logging.DEBUG if given.pop("verbose") else logging.NOTSET)
+        how = {name: given.pop(name) for name in ("quiet", "progress", "verbose")}
+        reporter = reporter_for(json_output=bool(mine.get("json_output")), **how)
         config = resolved(given, path, mine) if resolved else resolve(given, path)
-        return command(**mine, config=config, reporter=Reporter(quiet=quiet))
+        folder = place(config, mine) if place else None
+        asked = Asked(_words(context), ["optimize", *sys.argv[1:]], _arguments(context, mine), config)
+        with others_heard(reporter), recorded(folder, asked, reporter) if folder else nullcontext():
+            return command(**mine, config=config, reporter=reporter)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "context"]
     parameters.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
@@ -173,6 +194,25 @@ def given_by_user(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def _words(context: typer.Context) -> str:
+    """`optimize`, or the words behind it."""
+    words: list[str] = []
+    inner: Any = context
+    while inner.parent is not None:
+        words.insert(0, inner.info_name)
+        inner = inner.parent
+    return " ".join(words) or "optimize"
+
+
+def _arguments(context: typer.Context, mine: Mapping[str, Any]) -> dict[str, Any]:
+    """The command's own arguments, and where they come from."""
+    return {
+        name: {"value": value, "from": COMMAND_LINE if given_by_user(context, name) else DEFAULT}
+        for name, value in mine.items()
+        if name not in ("context", "json_output")
+    }
+
+
 def _refuse_options_before(context: typer.Context) -> None:
     for parameter in context.command.params:
         if parameter.name and given_by_user(context, parameter.name):
@@ -185,7 +225,7 @@ def _refuse_options_before(context: typer.Context) -> None:
 def resolve(options: dict[str, Any], path: Path | None) -> Config:
     """Options over the file over the defaults; without `--config`, optimize.yaml of the current folder if it exists."""
     path = existing(path) or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    return merge(options, load_config(path) if path else None)
+    return merge(options, load_config(path) if path else None, str(path))
 
 
 def existing(path: Path | None) -> Path | None:

@@ -7,7 +7,7 @@ Relative paths are relative to the current folder, in the file as on the command
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ from bitplan.targets import OBJECTIVES, Targets, parse_bytes, parse_fraction, pa
 from bitplan.yaml_file import read_mapping_file
 
 DEFAULT_FILE = Path("optimize.yaml")
+COMMAND_LINE, FILE, DEFAULT = "command line", "configuration file", "default"
+"""Where values come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +128,18 @@ class Config:
     cluster: str | None = None
     """Address of a running Ray or Dask cluster; without one they start a local one."""
     output: Path = Path("bitplan-out")
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where values that are no defaults came from, in words, by key; itself no option."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, option in self.__dataclass_fields__.items():
+            if name not in READERS:
+                continue
+            value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, field.name, READERS[field.name](field.name, value))
-            elif field.default is not None:
-                object.__setattr__(self, field.name, field.default)
+                object.__setattr__(self, name, READERS[name](name, value))
+            elif option.default is not None:
+                object.__setattr__(self, name, option.default)
         if self.cluster and self.backend == "loky":
             raise UsageError("cluster is given without a backend that has one; name ray or dask, or leave it out")
         for name in ("finetune_time", "finetune_options", "train_data", "loss"):
@@ -266,23 +272,31 @@ def read_values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: READERS[key](key, value) for key, value in given.items() if value is not None}
 
 
-def merge(options: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Config:
-    """Options over the file's values over the defaults; an option that is None or an empty list was not given.
-    Raises UsageError."""
+def merge(
+    options: Mapping[str, Any], file: Mapping[str, Any] | None = None, source: str | Mapping[str, str] = FILE
+) -> Config:
+    """Options over the file's values over the defaults; an option that is None or an empty list was not given. `source`:
+    what the file is called, or by key where its values came from. Raises UsageError."""
     given = {key: value for key, value in options.items() if value is not None and value != [] and value != ()}
     for key in given:
         if key not in READERS:
             raise UsageError(f"unknown option {key!r}; {suggestion(key, READERS, 'known options')}")
-    return Config(**{**(file or {}), **given})
+    values = file or {}
+    sources = {key: source if isinstance(source, str) else source.get(key, FILE) for key in values}
+    return Config(**{**values, **given}, sources=sources | dict.fromkeys(given, COMMAND_LINE))
+
+
+def plain_values(config: Config) -> dict[str, Any]:
+    """Every option by its key, as a configuration file has it."""
+    content: dict[str, Any] = {}
+    for name in READERS:
+        value = getattr(config, name)
+        content[name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return content
 
 
 def save_resolved(path: Path, config: Config) -> None:
-    """Writes every field, defaults included, atomically; `merge({}, load_config(path))` gives the same Config."""
-    content: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        content[field.name] = (
-            list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-        )
+    """Writes every option, defaults included, atomically; `merge({}, load_config(path))` gives the same Config."""
+    content = plain_values(config)
     header = "# The configuration of this run, defaults included.\n"
     write_atomically(path, (header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)).encode())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from rich.markup import escape
@@ -15,9 +14,23 @@ from rich.table import Table
 from bitplan import __version__
 from bitplan.compute import BITS, BYTES, FLOATS, LOOKUP, kernels_for
 from bitplan.encodings import ENCODINGS
+from bitplan.packages import installed, requirements
 from bitplan.variant import Variant
 
-PACKAGES = ("numpy", "ortools", "pyarrow", "torch", "torchvision", "optuna")
+EXTRAS = {
+    "torch": "capturing, profiling and carrying out networks",
+    "study": "optimize study",
+    "cluster": "--backend ray and dask",
+}
+"""The extras that commands use, and what for."""
+DEVELOPERS = {
+    "allocation": "comparing plans with those of other tools",
+    "bench": "comparing kernels with those of other runtimes",
+    "test": "the tests",
+    "docs": "the documentation as a site",
+    "lint": "the linters",
+}
+"""Those for work on bitplan itself."""
 
 AVX2 = {FLOATS: "VFMADD", BYTES: "VPMADDUBSW", BITS: "VPSHUFB", LOOKUP: "VPSHUFB"}
 AVX512 = {FLOATS: "VFMADD", BYTES: "VPDPBUSD", BITS: "VPOPCNTD", LOOKUP: "VPSHUFB"}
@@ -36,11 +49,14 @@ def examine() -> dict[str, Any]:
         "bitplan": __version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed(name) for name, extras in requirements().items() if not extras},
+        "extras": extras(),
     }
-    missing = []
-    if findings["packages"]["torch"] is None:
-        missing.append("torch: capturing and profiling networks need it: pip install 'bitplan[torch]'")
+    missing = [
+        f"{', '.join(found['missing'])}: for {found['for']}: pip install 'bitplan[{name}]'"
+        for name, found in findings["extras"].items()
+        if found["missing"] and name not in DEVELOPERS
+    ]
     try:
         from bitplan.kernels.compiled import _runtime
         from bitplan.profiles.fingerprint import this_machine
@@ -74,6 +90,8 @@ def table(findings: dict[str, Any]) -> Table:
         if name == "isa_lacks":
             lines = (f"{level} needs {', '.join(features)}" for level, features in value.items())
             value = escape("\n".join(lines) or "nothing")
+        elif name == "extras":
+            value = "\n".join(_extra_text(extra, found) for extra, found in value.items())
         elif isinstance(value, dict):
             separator = "\n" if name == "kernels" else ", "
             value = separator.join(
@@ -112,5 +130,24 @@ def active_kernels(isa: str) -> dict[str, str]:
     return found
 
 
-def _version(package: str) -> str | None:
-    return metadata.version(package) if importlib.util.find_spec(package) else None
+def extras() -> dict[str, Any]:
+    """By extra: what it is `for`, and which of its packages are `installed` (with their version) and `missing`."""
+    brought: dict[str, list[str]] = defaultdict(list)
+    for package, names in requirements().items():
+        for name in names:
+            brought[name].append(package)
+    purposes = EXTRAS | DEVELOPERS
+    return {
+        name: {
+            "for": purposes.get(name, name),
+            "installed": {p: version for p in packages if (version := installed(p))},
+            "missing": [p for p in packages if installed(p) is None],
+        }
+        for name, packages in sorted(brought.items(), key=lambda item: (item[0] in DEVELOPERS, item[0]))
+    }
+
+
+def _extra_text(name: str, found: Mapping[str, Any]) -> str:
+    there = ", ".join(f"{package} {version}" for package, version in found["installed"].items())
+    lacking = f"[red]missing: {escape(', '.join(found['missing']))}[/]" if found["missing"] else ""
+    return f"{escape(name)}, for {escape(found['for'])}: " + "; ".join(filter(None, (escape(there), lacking)))

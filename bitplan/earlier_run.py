@@ -96,7 +96,8 @@ def config_of(folder: Path, options: Mapping[str, Any], path: Path | None) -> Co
     file = load_config(source)
     if not options.get("finetune"):
         file = {key: value for key, value in file.items() if key not in TRAINING}
-    config = merge({**options, "output": options.get("output") or folder / REPLANNED}, file)
+    sources = dict.fromkeys(file, str(source)) | {"output": "place of replanned networks"}
+    config = merge(options, {**file, "output": folder / REPLANNED}, sources)
     if config.output.resolve() == folder.resolve():
         raise UsageError(
             f"-o {config.output} would overwrite the network that replanning begins with; name another folder"

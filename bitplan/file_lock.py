@@ -9,13 +9,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from bitplan.errors import BusyError
 
+Found = TypeVar("Found")
+
 SUFFIX = ".lock"
+POLL, PATIENCE = 0.05, 1.0
+"""Seconds between two attempts at what another process holds: for moments, and while it measures."""
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems without locks say; nothing is locked there."""
 
@@ -75,3 +81,12 @@ def _same_file(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def patiently(action: Callable[[], Found], poll: float = POLL) -> Found:
+    """What the action returns, as soon as no other process holds what it needs."""
+    while True:
+        try:
+            return action()
+        except BusyError:
+            time.sleep(poll)

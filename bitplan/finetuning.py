@@ -168,7 +168,7 @@ def training_images(
     tests = {image.tobytes() for image in data.test_x}
     kept = np.array([image.tobytes() not in tests for image in x])
     if not kept.all():
-        reporter.say(f"[yellow]{int((~kept).sum())} training images are test images too: left out of training[/]")
+        reporter.warn(f"{int((~kept).sum())} training images are test images too: left out of training")
     return x[kept], None if y is None else y[kept]
 
 

@@ -22,8 +22,9 @@ from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss import cache_folder
-from bitplan.profiles.measure_policy import TimedArtifact, measure_policy
+from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, measure_policy
 from bitplan.progress import Reporter
+from bitplan.progress.passes import in_passes
 from bitplan.recovery_names import TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
@@ -86,7 +87,7 @@ def recovered(
             tune_epochs=config.tune_epochs,
             warm=warm,
             records=journal,
-            progress=report,
+            progress=in_passes(report, 1 + len(steps)),
             watch=watch,
         )
         if journal is not None:
@@ -167,6 +168,7 @@ def measured(
 
     latency = time_artifact(artifact, trained.one_image(config.batch), config, device, reporter)
     runtime = Runtime.from_bytes(artifact, threads=config.threads)
+    trained.refer(reporter)
     with reporter.stage("evaluating on the test images") as report:
         outputs = outputs_of(runtime_run(runtime), trained.data.test_x, config.batch, report)
     resident = runtime.weight_bytes + runtime.arena_bytes * config.batch
@@ -221,25 +223,28 @@ def time_artifact(
 ) -> MeasuredLatency:
     """The artifact's latency in a fresh process, and how much slower the machine was than `device` knows it."""
     return calmest_of(
-        lambda: measure_policy(artifact, inputs, threads=config.threads), "the artifact", device, reporter
+        lambda expect: measure_policy(artifact, inputs, threads=config.threads, expect=expect),
+        "the artifact",
+        device,
+        reporter,
     )
 
 
 def calmest_of(
-    time: Callable[[], TimedArtifact], what: str, device: DeviceProfile | None, reporter: Reporter
+    time: Callable[[Expect], TimedArtifact], what: str, device: DeviceProfile | None, reporter: Reporter
 ) -> MeasuredLatency:
     """One of up to TIMINGS timings: a machine that is busy with something else (its anchor is slow too) is given another
     chance, and the calmest counts."""
-    with reporter.stage(f"timing {what} in a fresh process"):
+    with reporter.stage(f"timing {what} in a fresh process", at_most=START_UP) as report:
         timings = []
         for _ in range(TIMINGS):
-            measured = time()
+            measured = time(report.takes)
             timings.append((device.drift(measured.anchor) if device else 1.0, measured))
             if timings[-1][0] <= BUSY:
                 break
         drift, calmest = min(timings, key=lambda timing: timing[0])
     if drift > BUSY:
-        reporter.say(f"[yellow]the machine is busy: it ran {drift:.2f} times slower than when it was profiled[/]")
+        reporter.warn(f"the machine is busy: it ran {drift:.2f} times slower than when it was profiled")
     latency = calmest.latency
     return MeasuredLatency(
         latency.median * 1e3, latency.low * 1e3, latency.high * 1e3, drift, calmest.all_runs.median * 1e3

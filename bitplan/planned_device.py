@@ -29,7 +29,7 @@ def planned_device(
     profile = DeviceProfile.load(path)
     found = standing(profile.fingerprint, this_machine_if_known())
     if found.reasons:
-        reporter.say(f"[yellow]the device profile {escape(str(path))} is {escape(str(found))}; record it anew there[/]")
+        reporter.warn(f"the device profile {escape(str(path))} is {escape(str(found))}; record it anew there")
     elif found.here is not True:
         machine = profile.fingerprint
         reporter.say(f"planning ahead for {escape(machine.cpu)} at the level {escape(machine.isa)}")
@@ -40,9 +40,9 @@ def planned_device(
 
     profile = with_margin(completed(profile, keys), config.margin)
     estimated = len(profile.missing(keys))
-    reporter.say(
-        f"[yellow]{estimated} of the {len(keys)} steps that the menu can need were not timed: their latencies are "
-        f"estimates, {config.margin:g} error bars added (--margin)[/]"
+    reporter.warn(
+        f"{estimated} of the {len(keys)} steps that the menu can need were not timed: their latencies are "
+        f"estimates, {config.margin:g} error bars added (--margin)"
     )
     return profile
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.explanation_text import tables
@@ -16,15 +17,16 @@ from bitplan.optimizer.explain import explain_plan
 from bitplan.optimizer.frontier import Frontier, frontier
 from bitplan.optimizer.frontier.file import read_point, summary, write_frontier
 from bitplan.optimizer.frontier.page import write_page
-from bitplan.optimizer.frontier.picture import write_picture
-from bitplan.planned_device import planned_device
+from bitplan.planned_device import planned_device, with_margin_noted
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import read_policy
 from bitplan.profiles.device import DeviceProfile
+from bitplan.profiles.library import profile_path
 from bitplan.profiles.loss import LossProfile
-from bitplan.profiling import stored_loss_profile
+from bitplan.profiling import named_estimator, stored_loss_profile
 from bitplan.progress import Reporter
+from bitplan.report.frontier_picture import frontier_png
 from bitplan.result import targets_json
 from bitplan.targets import Targets
 from bitplan.workflow import DEVICE, LOSS, NETWORK, check_output
@@ -65,6 +67,14 @@ def stored(folder: Path, config: Config, reporter: Reporter) -> Stored:
     return Stored(network, device, loss, menu)
 
 
+def keep_inputs(folder: Path, output: Path, config: Config) -> None:
+    """Copies the network and the profiles that a plan rests on to another folder where the policy goes, as they are: without
+    what was estimated for this plan."""
+    device, loss = profile_path(config.device_profile or folder / DEVICE), named_estimator(config)[1] or folder / LOSS
+    for path, name in ((folder / NETWORK, NETWORK), (device, DEVICE), (loss, LOSS)):
+        write_atomically(output / name, path.read_bytes())
+
+
 def output_of(folder: Path, config: Config) -> Path:
     """Where results go: the profiles' folder unless another one is named."""
     return folder if config.output == Config().output else config.output
@@ -87,7 +97,7 @@ def explained(kept: Stored, policy: Policy, config: Config, reporter: Reporter) 
             progress=report,
         )
     reporter.say(f"losses are in {kept.loss.scale}")
-    reporter.console.print(tables(found))
+    reporter.show(tables(found))
     return {"explanation": found.to_json()}
 
 
@@ -111,6 +121,8 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
             log=output / f"{FRONTIER}.journal",
             progress=report,
         )
+    noted = (replace(point, policy=with_margin_noted(point.policy, config.margin)) for point in found.points)
+    found = replace(found, points=tuple(noted))
     files = _written(found, output, reporter)
     ours = [point for point in found.points if not point.uniform]
     beaten = [point for point in found.points if point.dominated_by]
@@ -120,9 +132,9 @@ def compute_frontier(folder: Path, config: Config, points: int, reporter: Report
         f"{len(beaten)} of {uniform} uniform policies are dominated ({found.seconds:.1f} s of solving)"
     )
     if not found.finished:
-        reporter.say(
-            f"[yellow]the time limit of {config.time_limit:g} s ended it before all points were found; "
-            "raise --time-limit for more[/]"
+        reporter.warn(
+            f"the time limit of {config.time_limit:g} s ended it before all points were found; "
+            "raise --time-limit for more"
         )
     reporter.say(f"carry a point out with: optimize realise {_quoted(output)}#{ours[0].name}")
     return {
@@ -154,11 +166,7 @@ def _written(found: Frontier, output: Path, reporter: Reporter) -> dict[str, str
     paths = {kind: output / f"{FRONTIER}.{kind}" for kind in ("arrow", "html", "png")}
     write_frontier(paths["arrow"], found)
     write_page(paths["html"], found, title, f"optimize realise {_quoted(output)}#")
-    try:
-        write_picture(paths["png"], found, title)
-    except ImportError:
-        del paths["png"]
-        reporter.say("[yellow]no PNG was drawn: matplotlib is missing; install bitplan\\[plot][/]")
+    write_atomically(paths["png"], frontier_png(found))
     reporter.say(f"written: {', '.join(map(str, paths.values()))}")
     return {kind: str(path) for kind, path in paths.items()}
 

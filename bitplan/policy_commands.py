@@ -38,9 +38,7 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
         why = f"it was edited since {ARTIFACT} beside it was made, or that is of another version"
     reporter.say(f"carrying {path.name} out on the model of {CONFIG}: {why}")
     if config.finetune:
-        reporter.say(
-            f"[yellow]it is not fine-tuned here; for that: optimize realise {path} --config {configuration}[/]"
-        )
+        reporter.warn(f"it is not fine-tuned here; for that: optimize realise {path} --config {configuration}")
     trained = load_trained(config, reporter)
     policy = validate_against(policy, trained.network)
     return packed(trained, policy, recovered(trained, policy, config, reporter).realisation, config)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bitplan.cli_options import Json, Quiet, configured, given_by_user
+from bitplan.cli_places import profiled
+from bitplan.cli_reporter import finish, reporter_for
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
@@ -19,7 +21,7 @@ Profile = Annotated[Path, typer.Argument(help="An .arrow file, or the name of a 
 
 
 @app.callback(invoke_without_command=True)
-@configured
+@partial(configured, place=profiled)
 def profile(config: Config, reporter: Reporter, json_output: Json = False) -> None:
     """Measures this machine and this network, and stores both profiles and the network in the output folder.
 
@@ -46,8 +48,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
         "network": str(config.output / NETWORK),
     }
     reporter.say(f"stored {', '.join(paths.values())}; plan from them with: optimize plan {config.output}")
-    if json_output:
-        print(json.dumps(paths))
+    finish(reporter, paths, json_output)
 
 
 @app.command()
@@ -73,8 +74,7 @@ def device(
     reporter.say(
         f"{found['steps']} steps in {where}; plan with it, here or elsewhere: optimize plan FOLDER --device {where}"
     )
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, found, json_output)
 
 
 @app.command("list")
@@ -85,10 +85,10 @@ def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     from bitplan.profiles.library import default_folder
 
     found = listed()
-    if json_output:
-        print(json.dumps(found))
-    else:
-        Reporter(quiet=quiet).console.print(library_table(found, str(default_folder())))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(library_table(found, str(default_folder())))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -110,10 +110,9 @@ def show(
     from bitplan.device_text import profile_tables
 
     found = shown(profile, network, accuracy, config)
-    if json_output:
-        print(json.dumps(found))
-    else:
-        reporter.console.print(profile_tables(found))
+    if not json_output:
+        reporter.show(profile_tables(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -123,10 +122,10 @@ def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Jso
     from bitplan.device_text import comparison_tables
 
     found = compared(first, second)
-    if json_output:
-        print(json.dumps(found))
-    else:
-        Reporter(quiet=quiet).console.print(comparison_tables(found))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(comparison_tables(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -142,6 +141,6 @@ def merge(
     from bitplan.device_commands import merged
 
     found = merged(profiles, output)
-    Reporter(quiet=quiet).say(f"{found['steps']} steps in {found['device_profile']}")
-    if json_output:
-        print(json.dumps(found))
+    reporter = reporter_for(quiet, json_output)
+    reporter.say(f"{found['steps']} steps in {found['device_profile']}")
+    finish(reporter, found, json_output)

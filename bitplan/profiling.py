@@ -61,7 +61,7 @@ def known_or_timed(
     if known:
         known.require_this_machine()
         for reason in standing(known.fingerprint, here).reasons:  # what does not keep latencies from being compared
-            reporter.say(f"[yellow]the device profile was {escape(reason)}[/]")
+            reporter.warn(f"the device profile was {escape(reason)}")
     if known and not known.missing(all_keys(network, menu, config.threads, config.batch)):
         reporter.say(f"device profile: every {step} is known [dim]({escape(str(path))})[/]")
         return at_present_speed(known, reporter)
@@ -106,7 +106,7 @@ def named_estimator(config: Config) -> tuple[str | None, Path | None]:
 
 def named_workers(config: Config, reporter: Reporter) -> Workers:
     """Who evaluates what losses are found from."""
-    return Workers(config.jobs, config.backend, config.cluster, lambda text: reporter.say(f"[yellow]{escape(text)}[/]"))
+    return Workers(config.jobs, config.backend, config.cluster, lambda text: reporter.warn(escape(text)))
 
 
 def stored_loss_profile(config: Config, usual: Path) -> LossProfile:
@@ -126,20 +126,13 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
     """The loss profile of the network on its calibration images, from the cache or measured (resuming what an
     interrupted run had measured), with its link. Raises BusyError while another process
     measures the same."""
-    from bitplan.profiles.measure_loss import checked_metric, measure, profile_hashes
+    from bitplan.profiles.measure_loss import measure
 
     menu = menu or trained.menu
-    named, file = named_estimator(config)
+    _, file = named_estimator(config)
     known = LossProfile.load(file) if file and file.exists() else None
-    estimator = named or (known.estimator if known else DEFAULT)
-    count = trained.loss_images(config.loss_size)
-    images = trained.data.calibration_x[:count]
-    labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]
-    metric = checked_metric(trained.network, estimator, config.loss_metric)
-    used = labels if metric == "task" else None
-    hashes = profile_hashes(
-        trained.network, trained.weights, images, used, recovery=config.layer_recovery, ranges=config.ranges
-    )
+    images, labels = _loss_images(trained, config)
+    estimator, metric, hashes = _origin(trained, config, known.estimator if known else DEFAULT)
     path = file or cache_path(metric, hashes, estimator)
     if known is None and path.exists():
         known = LossProfile.load(path)
@@ -176,6 +169,35 @@ def loss_profile(trained: Trained, config: Config, reporter: Reporter, menu: Men
         profile.save(path)
         journal.unlink(missing_ok=True)
     return _with_link(profile, path, trained, config, reporter, menu)
+
+
+def known_loss_profile(trained: Trained, config: Config) -> LossProfile | None:
+    """What `loss_profile` would begin with, without measuring anything; None where nothing is known."""
+    _, file = named_estimator(config)
+    estimator, metric, hashes = _origin(trained, config, DEFAULT)
+    path = file or cache_path(metric, hashes, estimator)
+    return LossProfile.load(path) if path.exists() else None
+
+
+def _loss_images(trained: Trained, config: Config) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The raw images, and labels if there are any, that losses are measured on."""
+    count = trained.loss_images(config.loss_size)
+    labels = trained.data.calibration_y
+    return trained.data.calibration_x[:count], None if labels is None else labels[:count]
+
+
+def _origin(trained: Trained, config: Config, otherwise: str) -> tuple[str, str, dict[str, str]]:
+    """The estimator that is named, or `otherwise`; the metric; and the hashes of what losses are measured on."""
+    from bitplan.profiles.measure_loss import checked_metric, profile_hashes
+
+    estimator = named_estimator(config)[0] or otherwise
+    images, labels = _loss_images(trained, config)
+    metric = checked_metric(trained.network, estimator, config.loss_metric)
+    used = labels if metric == "task" else None
+    hashes = profile_hashes(
+        trained.network, trained.weights, images, used, recovery=config.layer_recovery, ranges=config.ranges
+    )
+    return estimator, metric, hashes
 
 
 def _stated_cost(trained: Trained, images: NDArray[Any], menu: Menu, estimator: str, metric: str) -> str:
@@ -243,8 +265,8 @@ def _with_link(
 def _scale_said(profile: LossProfile, reporter: Reporter) -> LossProfile:
     """The profile; that its losses are none of the metric is said."""
     if profile.scale != profile.metric:
-        reporter.say(
-            f"[yellow]predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
-            f"{profile.metric}[/]"
+        reporter.warn(
+            f"predicted losses are not calibrated: they, and a limit on them, are in {profile.scale}, not in "
+            f"{profile.metric}"
         )
     return profile

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bitplan.cli_options import Json, configured
+from bitplan.cli_options import Json, WithReport, configured
+from bitplan.cli_places import replanned
+from bitplan.cli_reporter import finish, reported
 from bitplan.config import Config
 from bitplan.progress import Reporter
 
@@ -20,11 +21,12 @@ def _config(options: dict[str, Any], path: Path | None, own: dict[str, Any]) -> 
     return config_of(own["folder"], options, path)
 
 
-@partial(configured, resolved=_config)
+@partial(configured, resolved=_config, place=replanned)
 def replan(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run with --finetune.")],
     config: Config,
     reporter: Reporter,
+    with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
     """Measures a fine-tuned network anew and moves bytes between its layers where that lowers the loss.
@@ -33,15 +35,16 @@ def replan(
 
     Options stand over the configuration of the earlier run; results go to FOLDER/replanned unless -o names another
     folder. The network is trained further only with --finetune."""
-    from bitplan.replanning import replan as replanned
+    from bitplan.replanning import replan as carried_out
     from bitplan.stage_table import stage_table
 
-    result = replanned(folder, config, reporter)
+    result = carried_out(folder, config, reporter)
     assert result.replanning is not None
-    reporter.console.print(stage_table(result.replanning["stages"], "replanning"))
+    reporter.show(stage_table(result.replanning["stages"], "replanning"))
+    if with_report:
+        reported(config.output, reporter)
     for miss in result.misses:
-        reporter.say(f"[red]missed: {miss}[/]")
+        reporter.warn(f"missed: {miss}")
     reporter.say(f"[bold]{result.status}[/]: {result.artifact_path}")
-    if json_output:
-        print(json.dumps(result.to_json()))
+    finish(reporter, result.to_json(), json_output)
     raise typer.Exit(result.exit_code)

@@ -15,6 +15,7 @@ from bitplan.config import Config
 from bitplan.earlier_run import Earlier, read_earlier
 from bitplan.errors import UsageError
 from bitplan.finetuning import TRAINED, check_finetune, finetuned, origin
+from bitplan.kept_profiles import keep_loss_profile
 from bitplan.measured import CarriedOut, measured, packed, recovered, with_predictions
 from bitplan.moved_bytes import moved_layers, moved_table
 from bitplan.optimizer.build_problem import full_precision_limit
@@ -32,7 +33,7 @@ from bitplan.result import Result
 from bitplan.stage_table import measured_stage
 from bitplan.targets import Targets, format_bytes
 from bitplan.trained import Trained, load_trained
-from bitplan.workflow import check_output, inferred_objective, judge, write
+from bitplan.workflow import DEVICE, LOSS, check_output, inferred_objective, judge, write
 
 if TYPE_CHECKING:
     from bitplan.policies.realise.pipeline import Realisation
@@ -132,11 +133,13 @@ class Replanning:
         before = measured(trained, old, self.earlier.artifact, config, reporter, device, FINETUNED)
         stages = {**self.earlier.stages_on(trained), "finetuned": measured_stage(before.outcome)}
         start, profile = loss_profile_around(trained, start, config, reporter)
+        device.save(config.output / DEVICE)
+        profile.save(config.output / LOSS)
         policy = self._planned(profile, device)
         if policy.variants == old.variants:
             return self._kept(before, "around the trained weights the plan is the same", {"stages": stages})
         moved = moved_layers(old, policy)
-        reporter.console.print(moved_table(moved))
+        reporter.show(moved_table(moved))
         found = recovered(trained, policy, config, reporter, warm=start)
         artifact = packed(trained, policy, found.realisation, config)
         after = measured(trained, policy, artifact, config, reporter, device, REPLANNED, found.gains)
@@ -162,7 +165,7 @@ class Replanning:
 
     def _planned(self, profile: LossProfile, device: DeviceProfile) -> Policy:
         config = self.config
-        with self.reporter.stage("solving the integer program"):
+        with self.reporter.stage("solving the integer program", at_most=config.time_limit):
             policy = plan(
                 self.trained.network,
                 profile,
@@ -183,7 +186,9 @@ class Replanning:
         return policy
 
     def _held_back(self, start: WarmStart, after: CarriedOut) -> Held:
-        """Of both networks, executed exactly, on the images that neither measuring nor recovery has used."""
+        """Of both networks, executed exactly, on the images that neither measuring nor recovery has used. Outputs are softened,
+        as recovery's judge softens them: training images saturate them."""
+        from bitplan.policies.realise.distil import TEMPERATURE
         from bitplan.profiles.measure_around import losses_of
         from bitplan.profiles.measure_loss import checked_metric
 
@@ -193,11 +198,19 @@ class Replanning:
         metric = checked_metric(self.trained.network, SEPARABLE, self.config.loss_metric)
         states = [(start.layers, start.ranges), (new.layers, new.ranges)]
         held = Held(
-            *losses_of(self.trained.network, self.trained.weights, images, states, metric=metric, labels=labels)
+            *losses_of(
+                self.trained.network,
+                self.trained.weights,
+                images,
+                states,
+                metric=metric,
+                labels=labels,
+                temperature=TEMPERATURE,
+            )
         )
         found = held.to_json()
         self.reporter.say(
-            f"loss on {found['images']} held-back calibration images: {found['before']:.4f} fine-tuned, {found['after']:.4f} "
+            f"loss on {found['images']} held-back calibration images, outputs softened: {found['before']:.4f} fine-tuned, {found['after']:.4f} "
             f"{after.outcome.name} (standard error of the difference {found['standard_error']:.4f})"
         )
         return held
@@ -222,6 +235,7 @@ class Replanning:
     def _kept(self, before: CarriedOut, reason: str, told: Mapping[str, Any]) -> Result:
         self.reporter.say(f"[bold]kept as it is:[/] {reason}")
         write_atomically(self.config.output / TRAINED, (self.earlier.folder / TRAINED).read_bytes())
+        keep_loss_profile(self.earlier.folder, before.policy, self.config.output)
         result = judge(self.targets, self.trained.network, before)
         return self._written(result, before, {"kept": True, "reason": reason, **told})
 

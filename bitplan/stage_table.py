@@ -13,7 +13,7 @@ from bitplan.result import Outcome
 from bitplan.targets import format_bytes
 
 Stage = Mapping[str, Any]
-"""`file_bytes`, `latency_ms`, `loss`, `agreement` and `accuracy`; None where unknown."""
+"""By STAGE_FIGURES; None where unknown."""
 
 TITLES = {
     "planned": "plan (predicted)",
@@ -23,6 +23,7 @@ TITLES = {
     "finetuned_again": "fine-tuned again",
 }
 """By the name of a stage in JSON, in the order of a policy's life."""
+STAGE_FIGURES = ("file_bytes", "latency_ms", "loss", "agreement", "accuracy")
 NOTHING_SEEN = {"agreement": None, "accuracy": None}
 
 

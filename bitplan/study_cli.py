@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
+from bitplan.cli_places import studied
+from bitplan.cli_reporter import finish, reporter_for
 from bitplan.config import Config
 from bitplan.config_values import long_seconds, texts
 from bitplan.progress import Reporter
@@ -25,7 +27,7 @@ DEFAULT_FOLDER = Path("bitplan-out/study")
 
 
 @app.callback(invoke_without_command=True)
-@configured
+@partial(configured, place=studied)
 def study(
     config: Config,
     reporter: Reporter,
@@ -105,8 +107,7 @@ def study(
     if chosen is not None:
         reporter.say(f"carry out and measure it with: optimize realise {folder}#{chosen['number']}")
     reporter.say(f"look at it with: optimize study show {folder}; optuna-dashboard {shlex.quote(found['storage'])}")
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, found, json_output)
 
 
 @app.command()
@@ -119,10 +120,10 @@ def show(
     from bitplan.studies.text import trials_table
 
     rows, best_ones = shown(folder, storage)
-    if json_output:
-        print(json.dumps([row.to_json() for row in rows]))
-    else:
-        Reporter(quiet=quiet).console.print(trials_table(rows, best_ones))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(trials_table(rows, best_ones))
+    finish(reporter, [row.to_json() for row in rows], json_output)
 
 
 @app.command()
@@ -141,14 +142,13 @@ def best(
     from bitplan.studies.text import trials_table
 
     found = best_trials(folder, output, storage)
-    reporter = Reporter(quiet=quiet)
-    if json_output:
-        print(json.dumps([row.to_json() for row in found]))
-    else:
-        reporter.console.print(trials_table(found, ()))
+    reporter = reporter_for(quiet, json_output)
+    if not json_output:
+        reporter.show(trials_table(found, ()))
     reporter.say(f"carry one out with: optimize realise {shlex.quote(str(folder))}#{found[0].number}")
     if output is not None:
         reporter.say(f"the policy of trial {found[0].number} is {output}")
+    finish(reporter, [row.to_json() for row in found], json_output)
 
 
 @app.command()
@@ -157,13 +157,16 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="trials.csv, .json or .arrow.")] = Path("trials.csv"),
     storage: Storage = None,
     quiet: Quiet = False,
+    json_output: Json = False,
 ) -> None:
     """Writes all trials as CSV, JSON or Arrow."""
     require_package("optuna", "optimize study", "study")
     from bitplan.studies.looking import exported
 
     count = exported(folder, output, storage)
-    Reporter(quiet=quiet).say(f"{count} trials in {output}")
+    reporter = reporter_for(quiet, json_output)
+    reporter.say(f"{count} trials in {output}")
+    finish(reporter, {"trials": count, "output": str(output)}, json_output)
 
 
 def realised_config(options: dict[str, Any], path: Path | None, own: dict[str, Any]) -> Config:

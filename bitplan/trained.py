@@ -16,12 +16,14 @@ from bitplan.errors import UsageError
 from bitplan.evaluate import Outputs, check_labels_fit, outputs_of
 from bitplan.network import Network, Weights
 from bitplan.policies.menu import Menu, menu_for
-from bitplan.progress import Reporter
+from bitplan.progress import Report, Reporter
 from bitplan.user_code import require_package
 
 if TYPE_CHECKING:
     from bitplan.model import LoadedModel
 
+LOADING = 3
+"""Steps of loading: the model, the images, capturing."""
 TORCH_BATCH_ELEMENTS = 4 << 20
 """Input elements of one torch call at most; keeps intermediate values of large images within memory."""
 
@@ -52,6 +54,15 @@ class Trained:
     @cached_property
     def test_reference(self) -> Outputs:
         """Full-precision outputs on the test images."""
+        return self._reference(None)
+
+    def refer(self, reporter: Reporter) -> None:
+        """Computes `test_reference` in a stage of its own, unless it is there already."""
+        if "test_reference" not in self.__dict__:
+            with reporter.stage("evaluating full precision on the test images") as report:
+                self.__dict__["test_reference"] = self._reference(report)
+
+    def _reference(self, report: Report | None) -> Outputs:
         from bitplan.simulate import Simulator
 
         simulator = Simulator(self.network, self.weights)
@@ -59,7 +70,7 @@ class Trained:
         def run(images: NDArray[Any]) -> Outputs:
             return {name: value.numpy() for name, value in simulator.outputs(images).items()}
 
-        return outputs_of(run, self.data.test_x, self.batch)
+        return outputs_of(run, self.data.test_x, self.batch, report)
 
     def one_image(self, batch: int) -> Mapping[str, NDArray[Any]]:
         """`batch` raw test images by input name, for timing."""
@@ -82,8 +93,8 @@ def load_trained(config: Config, reporter: Reporter) -> Trained:
     elif config.model is None or config.data is None:
         missing, given = ("model", "data") if config.model is None else ("data", "model")
         raise UsageError(f"--{given} is given without --{missing}; name both, or neither for the embedded example")
-    with reporter.stage("loading and capturing the network"):
-        parts = _example(config) if is_example(config) else _user(config)
+    with reporter.stage("loading and capturing the network") as report:
+        parts = _example(config, report) if is_example(config) else _user(config, report)
     return trained_from(*parts, config, reporter)
 
 
@@ -105,32 +116,39 @@ def trained_from(network: Network, weights: Weights, data: Dataset, config: Conf
     return Trained(network, weights, data, menu)
 
 
-def _example(config: Config) -> tuple[Network, Weights, Dataset]:
+def _example(config: Config, report: Report) -> tuple[Network, Weights, Dataset]:
+    report(0, LOADING, "torch")
     import torch
 
     from bitplan.capture import capture
     from bitplan.example import PREPROCESSING, example_data, example_module
 
+    report(1, LOADING, "images")
     data = example_data()
+    report(2, LOADING, "capturing")
     preprocessing = config.preprocessing_over(PREPROCESSING)
     network, weights = capture(example_module(), torch.zeros(2, *data.shape), preprocessing=preprocessing)
     return network, weights, data
 
 
-def _user(config: Config) -> tuple[Network, Weights, Dataset]:
+def _user(config: Config, report: Report) -> tuple[Network, Weights, Dataset]:
+    report(0, LOADING, "model")
     from bitplan.model import load_model
 
     assert config.model is not None
     assert config.data is not None
-    return captured(load_model(config.model, config.weights), config.data, config)
+    return captured(load_model(config.model, config.weights), config.data, config, report)
 
 
-def captured(loaded: LoadedModel, data: str | Mapping[str, Any], config: Config) -> tuple[Network, Weights, Dataset]:
+def captured(
+    loaded: LoadedModel, data: str | Mapping[str, Any], config: Config, report: Report
+) -> tuple[Network, Weights, Dataset]:
     """A model as a network, with its data: as `--data` names it, or arrays named as in an .npz file."""
     import torch
 
     from bitplan.capture import capture
 
+    report(1, LOADING, "images")
     preprocessing = config.preprocessing_over(loaded.preprocessing)
     dataset = load_data(
         data,
@@ -140,5 +158,6 @@ def captured(loaded: LoadedModel, data: str | Mapping[str, Any], config: Config)
         preprocessing=preprocessing,
         input_shape=loaded.example_shape,
     )
+    report(2, LOADING, "capturing")
     network, weights = capture(loaded.module, torch.zeros(2, *dataset.shape), preprocessing=preprocessing)
     return network, weights, dataset

@@ -65,7 +65,7 @@ class Job:
 
     def plan(self, targets: Targets) -> Policy:
         """The best policy under `targets`. Raises InfeasibleError with what can be reached instead."""
-        with self.reporter.stage("solving the integer program"):
+        with self.reporter.stage("solving the integer program", at_most=self.config.time_limit):
             policy = plan(
                 self.trained.network,
                 self.loss,
@@ -162,7 +162,7 @@ def judged_and_trained(
     if not config.finetune:
         return result, carried.artifact
     found = finetuned(trained, carried, config, reporter, device)  # behind the writing, for it may take hours
-    reporter.console.print(found.table())
+    reporter.show(found.table())
     result = judge(targets, trained.network, found.carried)
     result = replace(result, comparison=[carried.outcome], finetuning=found.stages)
     return write(config, trained.network, result, found.carried.artifact), found.carried.artifact
@@ -215,7 +215,7 @@ def plan_and_measure(job: Job, targets: Targets) -> CarriedOut:
         except InfeasibleError:
             if best is None:
                 raise
-            job.reporter.say("[yellow]no policy is predicted to make up for the measured difference[/]")
+            job.reporter.warn("no policy is predicted to make up for the measured difference")
             break
         measured, predicted = carried.outcome.latency, carried.outcome.predicted_latency_ms
         if (
@@ -227,9 +227,7 @@ def plan_and_measure(job: Job, targets: Targets) -> CarriedOut:
             best, chosen_under = carried, limits
         if limit is None or planned_limit is None or measured is None or measured.median <= limit * 1e3:
             break
-        job.reporter.say(
-            f"[yellow]measured {measured.median:.3f} ms, predicted {predicted:.3f} ms: the target was missed[/]"
-        )
+        job.reporter.warn(f"measured {measured.median:.3f} ms, predicted {predicted:.3f} ms: the target was missed")
         planned_limit *= REPLAN_MARGIN * limit * 1e3 / measured.median
     assert best is not None
     return polish_and_measure(job, best, chosen_under)
@@ -243,7 +241,7 @@ def polish_and_measure(job: Job, carried: CarriedOut, limits: Targets) -> Carrie
         return replace(carried, policy=policy)
     found = job.carry_out(policy)
     if latency_missed(job.targets, found) and not latency_missed(job.targets, carried):
-        job.reporter.say("[yellow]the polished policy misses the latency target when measured; it is left out[/]")
+        job.reporter.warn("the polished policy misses the latency target when measured; it is left out")
         return carried
     return found
 

@@ -36,7 +36,7 @@ def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
     """One case's row. Raises SystemExit, naming the log, where the command fails."""
     network, data, budget = CASES[case]
     command = ["optimize", "--model", f"{NETWORKS}:{network}", "--data", f"{NETWORKS}:{data}", "--budget", budget]
-    command += ["--compare", "none", "--json", "-o", str(folder / case), *extra]
+    command += ["--compare", "none", "--json", "--progress", "plain", "-o", str(folder / case), *extra]
     log = folder / f"{case}.log"
     begin = time.monotonic()
     with log.open("w") as messages:

@@ -128,9 +128,10 @@ def losses_of(
     metric: str = "kl",
     labels: Labels | None = None,
     batch: int | None = None,
+    temperature: float = 1.0,
 ) -> list[Losses]:
     """The loss increases [N] over full precision of each of some states of the network (layers and ranges) on raw images
-    [N, ...]."""
+    [N, ...]; `temperature` as in `increase`."""
     simulator, batch = Simulator(network, weights), batch or default_batch(network)
     parts = slices(0, count_images(images), batch)
 
@@ -138,7 +139,7 @@ def losses_of(
         found = [simulator.outputs(take(images, part), layers, ranges) for part in parts]
         return {name: np.concatenate([part[name].numpy() for part in found]) for name in network.outputs}
 
-    loss = increase(network, metric, outputs(None, None), labels)
+    loss = increase(network, metric, outputs(None, None), labels, temperature)
     return [loss(outputs(*state), slice(None)) for state in states]
 
 

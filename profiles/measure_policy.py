@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,12 @@ RUNS = 200
 SECONDS = 60.0
 """Slow networks are timed for so long only: one that takes more than about 0.1 s gets fewer runs than RUNS. How many
 there were is in `Latency.samples`."""
+
+START_UP = 2.0
+"""Seconds that a process takes, about, until it knows how long it will time."""
+EXPECTED = "expected seconds: "
+Expect = Callable[[float], None]
+"""Is told how long timing will take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,11 @@ def measure_policy(
     runs: int = RUNS,
     threads: int = 1,
     seconds: float = SECONDS,
+    expect: Expect | None = None,
 ) -> TimedArtifact:
     """Times `runs` inferences of an artifact on raw inputs (by name, batch first) in a fresh process, warmed up and in
-    turn with the anchor; fewer where they do not fit into `seconds`. Raises BitplanError with the child's last words
-    if it fails."""
+    turn with the anchor; fewer where they do not fit into `seconds`. `expect` is told, once it is known, about how many
+    seconds it will take. Raises BitplanError with the child's last words if it fails."""
     with tempfile.TemporaryDirectory(prefix="bitplan-") as folder:
         path = Path(folder) / "policy.artifact"
         if isinstance(artifact, bytes):
@@ -57,9 +64,35 @@ def measure_policy(
         # -P: no module of the current folder takes the place of one of ours (PYTHONPATH still counts).
         command = [sys.executable, "-P", "-m", "bitplan.profiles.time_artifact", str(path), str(arrays)]
         command += ["--runs", str(runs), "--threads", str(threads), "--seconds", str(seconds)]
-        child = subprocess.run(command, check=False, capture_output=True, text=True)
-    if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
-        raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")
-    result = json.loads(child.stdout)
-    return TimedArtifact(**{name: Latency(**quantiles) for name, quantiles in result.items()})
+        return timed_by(command, f"{artifact if isinstance(artifact, Path) else 'the artifact'}", expect)
+
+
+def timed_by(command: Sequence[str], what: str, expect: Expect | None = None) -> TimedArtifact:
+    """What a process that times prints in its last line. While it times it says nothing; before, in a line that begins
+    with EXPECTED, how long it will take. Raises BitplanError with its last words if it fails."""
+    last = ""
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+            try:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    last = line
+                    if expect and line.startswith(EXPECTED):
+                        expect(float(line.removeprefix(EXPECTED)))
+                status = child.wait()
+            except BaseException:
+                child.kill()
+                raise
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    if status:
+        reason = said[-1] if said else f"it ended with status {status}"
+        raise BitplanError(
+            f"timing {what} failed: {reason}; if memory ran out, give a smaller --batch, then run the command again"
+        )
+    return TimedArtifact(**{name: Latency(**quantiles) for name, quantiles in json.loads(last).items()})
+
+
+def announce(seconds: float) -> None:
+    """Says, from within such a process, how long timing will take."""
+    print(f"\n{EXPECTED}{seconds:.3f}", flush=True)  # a line of its own, whatever was printed before

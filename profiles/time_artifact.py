@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from bitplan.profiles.anchor import Anchor, calm_level
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
 from bitplan.profiles.foreground import foreground
-from bitplan.profiles.measure_policy import RUNS, SECONDS, TimedArtifact
+from bitplan.profiles.measure_policy import RUNS, SECONDS, Expect, TimedArtifact, announce
 from bitplan.profiles.samples import calmer_half, summary
 
 VISITS = 20
@@ -28,10 +28,13 @@ FEWEST_RUNS = 3
 WARM_UP_SECONDS = 0.3
 
 
-def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float) -> TimedArtifact:
+def time_in_turn(
+    executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, seconds: float, expect: Expect | None = None
+) -> TimedArtifact:
     """Times at least `runs` runs (fewer if that takes longer than `seconds`) in visits between which the anchor is
     timed; the first run of a visit is left out, since it finds the anchor's data in the caches. There are twice as many
-    visits as it takes, and the half counts during which the anchor was fastest: the machine was least busy then."""
+    visits as it takes, and the half counts during which the anchor was fastest: the machine was least busy then.
+    `expect` is told before the first visit how long it will take."""
     start = perf_counter()
     once = math.inf
     while perf_counter() - start < WARM_UP_SECONDS:
@@ -39,6 +42,8 @@ def time_in_turn(executor: Executor, inputs: Inputs, anchor: Anchor, runs: int, 
             once = min(once, float(executor.time_runs(inputs, 1)[0]))
     per_visit = min(-(-runs // VISITS), max(math.ceil(VISIT_SECONDS / once), FEWEST_RUNS))
     visits = 2 * -(-runs // per_visit)
+    if expect:
+        expect(min(seconds, visits * ((per_visit + 1) * once + sum(anchor.time()))))
     start = perf_counter()
     totals: list[list[float]] = []
     anchors: list[list[float]] = []
@@ -63,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     options = parser.parse_args()
     executor = load_runtime(options.artifact.read_bytes(), options.threads)
-    measured = time_in_turn(executor, load_file(options.inputs), Anchor(), options.runs, options.seconds)
+    measured = time_in_turn(executor, load_file(options.inputs), Anchor(), options.runs, options.seconds, announce)
     json.dump(asdict(measured), sys.stdout)
 
 

@@ -98,20 +98,17 @@ def _is_plain(graph: fx.Graph, known: Collection[str]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides export's own warnings, logged stack traces and the graph that it prints where it fails; what matters of them
-    is in the error we raise. They are shown where the logger `bitplan` is set to DEBUG."""
-    if logging.getLogger("bitplan").isEnabledFor(logging.DEBUG):
-        yield
-        return
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keeps export's own warnings, logged stack traces and the graph that it prints where it fails for the logger
+    `bitplan.capture`, at the level DEBUG; what matters of them is in the error we raise."""
+    said = io.StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as warned, redirect_stderr(said):
+            warnings.simplefilter("default")
             yield
     finally:
-        logger.setLevel(level)
+        logger = logging.getLogger(__name__)
+        for text in [*(str(one.message) for one in warned), *said.getvalue().splitlines()]:
+            logger.debug("torch: %s", text)
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,7 @@ from bitplan.kernels.torch_modules import Conv2d, DropIn, Linear
 from bitplan.profiles.anchor import anchor_artifact
 from bitplan.profiles.device import DeviceProfile, Latency
 from bitplan.profiles.executor import Executor, Inputs, load_runtime
+from bitplan.profiles.measure_policy import START_UP
 from bitplan.profiles.steps import StepKeys, all_keys
 from bitplan.profiling import known_or_timed
 from bitplan.progress import Reporter
@@ -42,9 +43,9 @@ def device_profile(trained: HybridTrained, config: Config, reporter: Reporter) -
     network, menu, places = call_network(trained.leaves, trained.menu)
     load = partial(load_calls, batch=config.batch)
     calls = known_or_timed(network, menu, config, reporter, what="drop-ins", step="call", load=load)
-    with reporter.stage("timing what stays in torch"):
-        rest = time_module(config, trained.one_image(config.batch), rest=True)
-        whole = time_module(config, trained.one_image(config.batch))
+    with reporter.stage("timing what stays in torch", at_most=START_UP) as report:
+        rest = time_module(config, trained.one_image(config.batch), rest=True, expect=report.takes)
+        whole = time_module(config, trained.one_image(config.batch), expect=report.takes)
     factor = calls.anchor.median / rest.anchor.median
     reporter.say(
         f"the float module takes {1e3 * whole.latency.median:.3f} ms, of which {1e3 * rest.latency.median:.3f} ms are "

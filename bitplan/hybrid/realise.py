@@ -33,9 +33,7 @@ def pack(trained: HybridTrained, policy: Policy, config: Config, reporter: Repor
     check_variants(trained.network, variants)
     images = trained.data.calibration_x
     if left_out := [step for step in config.recovery_steps if step not in LAYER_STEPS]:
-        reporter.say(
-            f"[yellow]left out of recovery: {', '.join(left_out)} (for captured networks; here layers stand alone)[/]"
-        )
+        reporter.warn(f"left out of recovery: {', '.join(left_out)} (for captured networks; here layers stand alone)")
     encoded: dict[str, EncodedLayer] = {}
     twins: dict[nn.Module, nn.Module] = {}
     with reporter.stage("carrying the policy out") as report:
@@ -75,9 +73,13 @@ def carry_out(
     artifact = pack(trained, policy, config, reporter)
     example = trained.one_image(config.batch)
     latency = calmest_of(
-        lambda: time_module(config, example, artifact=artifact), "the module with drop-ins", device, reporter
+        lambda expect: time_module(config, example, artifact=artifact, expect=expect),
+        "the module with drop-ins",
+        device,
+        reporter,
     )
     layers = LayerSet(artifact, config.threads)
+    trained.refer(reporter)
     with reporter.stage("evaluating on the test images") as report, trained.runner.swapped(drop_ins(trained, layers)):
         outputs = trained.runner.outputs(trained.data.test_x, report)
     return judged(

@@ -25,7 +25,7 @@ from bitplan.hybrid.trained import load_module
 from bitplan.kernels.torch_modules import replace_layers, swap
 from bitplan.profiles.anchor import Anchor
 from bitplan.profiles.executor import Inputs
-from bitplan.profiles.measure_policy import RUNS, SECONDS
+from bitplan.profiles.measure_policy import RUNS, SECONDS, announce
 from bitplan.profiles.time_artifact import time_in_turn
 
 
@@ -88,7 +88,8 @@ def main() -> None:
         clocked = [Clocked(leaf.module) for leaf in find_leaves(module, example).leaves]
         swap(module, {one.leaf: one for one in clocked})
     executor = ModuleExecutor(module, example, tuple(clocked))
-    measured = time_in_turn(executor, {}, Anchor(), options.runs, options.seconds)
+    measured = time_in_turn(executor, {}, Anchor(), options.runs, options.seconds, announce)
+    print()  # the model may have left a line open
     json.dump(asdict(measured), sys.stdout)
 
 

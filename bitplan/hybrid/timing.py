@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,9 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from bitplan.config import Config, save_resolved
-from bitplan.errors import BitplanError
-from bitplan.profiles.device import Latency
-from bitplan.profiles.measure_policy import RUNS, SECONDS, TimedArtifact
+from bitplan.profiles.measure_policy import RUNS, SECONDS, Expect, TimedArtifact, timed_by
 
 
 def time_module(
@@ -28,10 +24,11 @@ def time_module(
     rest: bool = False,
     runs: int = RUNS,
     seconds: float = SECONDS,
+    expect: Expect | None = None,
 ) -> TimedArtifact:
     """Times inferences of the configured model on the raw images in `inputs`, with the artifact's drop-ins in place if
-    there is one; with `rest`, without the time that its leaves take. Preprocessing does not count. Raises BitplanError
-    with the child's last words if it fails."""
+    there is one; with `rest`, without the time that its leaves take. Preprocessing does not count. `expect` and
+    errors as in measure_policy."""
     with tempfile.TemporaryDirectory(prefix="bitplan-") as name:
         folder = Path(name)
         save_resolved(folder / "optimize.yaml", config)
@@ -44,9 +41,4 @@ def time_module(
             command += ["--replaced"]
         if rest:
             command += ["--rest"]
-        child = subprocess.run(command, check=False, capture_output=True, text=True)
-    if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
-        raise BitplanError(f"timing the model failed: {reason[0]}")
-    result = json.loads(child.stdout.strip().splitlines()[-1])
-    return TimedArtifact(**{key: Latency(**quantiles) for key, quantiles in result.items()})
+        return timed_by(command, "the model", expect)

@@ -18,7 +18,7 @@ from bitplan.hybrid.runner import Runner, with_largest_batch
 from bitplan.model import load_model
 from bitplan.network import Network, Preprocessing, Shape
 from bitplan.policies.menu import menu_for
-from bitplan.progress import Reporter
+from bitplan.progress import Report, Reporter
 from bitplan.trained import Trained, is_example
 from bitplan.user_code import require_package
 
@@ -37,9 +37,8 @@ class HybridTrained(Trained):
     def leaves(self) -> tuple[Leaf, ...]:
         return self.found.leaves
 
-    @cached_property
-    def test_reference(self) -> Outputs:
-        return self.runner.outputs(self.data.test_x)
+    def _reference(self, report: Report | None) -> Outputs:
+        return self.runner.outputs(self.data.test_x, report)
 
     @cached_property
     def outputs_network(self) -> Network:
@@ -63,9 +62,12 @@ def load_hybrid(config: Config, reporter: Reporter) -> HybridTrained:
     """Loads model and data as configured and finds the leaves. Raises UsageError where there is none."""
     require_package("torch", "replacing layers of a network")
     _check(config)
-    with reporter.stage("loading the network and finding its layers"):
+    with reporter.stage("loading the network and finding its layers") as report:
+        report(0, 3, "model")
         module, preprocessing, shape = load_module(config)
+        report(1, 3, "images")
         data = _data(config, preprocessing, shape)
+        report(2, 3, "layers")
         runner = Runner(module, preprocessing, config.batch)
         example = runner.prepared(data.calibration_x[: config.batch])
         runner(example)  # says what is wrong with the model, if anything is

@@ -61,13 +61,13 @@ def _with_times(found: Folder, reporter: Reporter) -> Folder:
     if (found.path / LOAD).exists():
         raise UsageError(f"--time runs an artifact as a whole; {HYBRID}")
     settings: dict[str, Any] = dict(found.policy.settings)
-    with reporter.stage("timing the layers"):
-        times = time_steps(found.path / ARTIFACT, int(settings.get("threads") or 1), int(settings.get("batch") or 1))
+    threads, batch = (int(settings.get(name) or 1) for name in ("threads", "batch"))
+    times = time_steps(found.path / ARTIFACT, threads, batch, reporter)
     write_step_times(found.path / STEP_TIMES, times)
     return read_folder(found.path)
 
 
 def _say(facts: Facts, output: Path, plots: Path, count: int, reporter: Reporter) -> None:
     for row in facts["missing"]:
-        reporter.say(f"[yellow]left out: {escape(row['what'])}[/]: {escape(row['why'])}")
+        reporter.warn(escape(f"left out: {row['what']}: {row['why']}"))
     reporter.say(escape(f"written: {output}, and {count} plots as SVG and PNG in {plots}"))

@@ -18,6 +18,7 @@ from bitplan.report.layers import layer_facts, totals
 from bitplan.report.pairs import pair_facts
 from bitplan.report.targets import limits_of, target_facts
 from bitplan.result import PLANNED
+from bitplan.stage_table import STAGE_FIGURES, TITLES
 from bitplan.workflow import ARTIFACT
 
 Facts = dict[str, Any]
@@ -46,6 +47,7 @@ def report_facts(found: Folder) -> Facts:
         "pairs": pairs,
         "networks": _networks(found),
         "recovery": result.get("recovery") or None,
+        "stages": _stages(result),
         "solver": _solver(found),
         "provenance": _provenance(found),
         "missing": [{"what": name, "why": why} for name, why in missing.items()],
@@ -138,6 +140,15 @@ def _networks(found: Folder) -> list[Facts]:
     for row in rows:
         row["error"] = relative(row["predicted_latency_ms"], row["measured_latency_ms"])
     return rows
+
+
+def _stages(result: Facts) -> list[Facts] | None:
+    """What the policy was from planning to the last training, in that order; None where it was never trained."""
+    found = (result.get("replanning") or {}).get("stages") or result.get("finetuning")
+    if not found:
+        return None
+    names = [name for name in TITLES if name in found]
+    return [{"name": name, "title": TITLES[name], **{key: found[name][key] for key in STAGE_FIGURES}} for name in names]
 
 
 def _solver(found: Folder) -> Facts:

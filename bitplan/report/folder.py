@@ -21,6 +21,7 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.report.result_file import read_result
 from bitplan.report.step_times import STEP_TIMES, StepTimes, read_step_times
+from bitplan.studies.files import named_trial
 from bitplan.workflow import ARTIFACT, DEVICE, LOAD, LOSS, NETWORK, POLICY, RESULT
 
 T = TypeVar("T")
@@ -102,6 +103,9 @@ def _remedy(folder: Path, name: str) -> str:
     lacking = [needed for needed in FRONTIER_NEEDS if not (folder / needed).exists()]
     if name == FRONTIER and lacking:
         return f"without {', '.join(lacking)} it cannot be computed"
+    trial = named_trial(folder)
+    if trial is not None and name in (RESULT, ARTIFACT):
+        return f"nothing was carried out: `optimize realise {shlex.quote(trial)}` does"
     policy, quoted = shlex.quote(str(folder / POLICY)), shlex.quote(str(folder))
     return REMEDIES[name].format(folder=quoted, policy=policy)
 

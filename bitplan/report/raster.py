@@ -18,8 +18,20 @@ COLOURS = 128
 """Drawings have few colours; a palette makes the files small."""
 
 
-def png(drawing: Drawing) -> bytes:
-    """The drawing and its margin as the bytes of a PNG file of SCALE times their size."""
+def png(*drawings: Drawing) -> bytes:
+    """Drawings, side by side with a margin around each, as the bytes of a PNG file of SCALE times their size."""
+    parts = [_picture(drawing) for drawing in drawings]
+    whole = Image.new("RGB", (sum(p.width for p in parts), max(p.height for p in parts)), PALETTE["paper"][0])
+    left = 0
+    for part in parts:
+        whole.paste(part, (left, 0))
+        left += part.width
+    buffer = io.BytesIO()
+    whole.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _picture(drawing: Drawing) -> Image.Image:
     size = (round(drawing.width * FACTOR), round(drawing.height * FACTOR))
     picture = Image.new("RGB", size, PALETTE["paper"][0])
     canvas = ImageDraw.Draw(picture)
@@ -27,10 +39,7 @@ def png(drawing: Drawing) -> bytes:
         for shape in item.shapes if isinstance(item, Mark) else (item,):
             _draw(canvas, shape)
     small = picture.resize((size[0] // FINER, size[1] // FINER), Image.Resampling.BOX)
-    small = ImageOps.expand(small, MARGIN * SCALE, PALETTE["paper"][0])
-    buffer = io.BytesIO()
-    small.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
-    return buffer.getvalue()
+    return ImageOps.expand(small, MARGIN * SCALE, PALETTE["paper"][0])
 
 
 def _draw(canvas: ImageDraw.ImageDraw, shape: Shape) -> None:

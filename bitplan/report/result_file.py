@@ -11,6 +11,7 @@ import jsonschema
 from bitplan.errors import FileFormatError
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_json import plain
+from bitplan.stage_table import STAGE_FIGURES, TITLES
 from bitplan.targets import OBJECTIVES
 
 NUMBER = {"type": ["number", "null"]}
@@ -34,6 +35,9 @@ NETWORK = _object(
         ),
     }
 )
+STAGE = _object(dict.fromkeys(STAGE_FIGURES, NUMBER))
+STAGES = dict.fromkeys(TITLES, STAGE)
+"""What a policy was at each stage of its life."""
 LIMITS = ("latency_ms", "bytes", "memory_bytes", "loss", "max_drop", "full_precision_weights")
 TARGETS = _object({**dict.fromkeys(LIMITS, NUMBER), "objective": {"enum": list(OBJECTIVES)}})
 SCHEMA = _object(
@@ -54,6 +58,8 @@ SCHEMA = _object(
     ),
     recovery=_listed(_object({"step": TEXT, "held_back_loss": {"type": "number"}, "kept": {"type": "boolean"}})),
     comparison=_listed(NETWORK),
+    finetuning={"type": "object", "properties": STAGES},
+    replanning=_object({}, stages={"type": "object", "properties": STAGES}),
 )
 
 

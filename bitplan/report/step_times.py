@@ -13,6 +13,7 @@ from bitplan.artifact_commands import bench_artifact
 from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError
 from bitplan.profiles.fingerprint import Fingerprint, this_machine
+from bitplan.progress import Reporter
 
 STEP_TIMES = "step-times.json"
 FORM, VERSION = "bitplan step times", 1
@@ -32,9 +33,9 @@ class StepTimes:
     steps_ms: dict[str, float]
 
 
-def time_steps(artifact: Path, threads: int, batch: int) -> StepTimes:
+def time_steps(artifact: Path, threads: int, batch: int, reporter: Reporter) -> StepTimes:
     """Times an artifact here. Raises BitplanError where it cannot be run."""
-    measured, _ = bench_artifact(artifact, RUNS, threads, batch)
+    measured, _ = bench_artifact(artifact, RUNS, threads, batch, reporter)
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
     median = measured["latency_ms"]["median"]
     return StepTimes(digest, this_machine(), threads, batch, median, measured["steps_ms"])

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from bitplan.config import Config
 from bitplan.errors import UsageError
-from bitplan.file_lock import FileLock
+from bitplan.file_lock import PATIENCE, FileLock, patiently
 from bitplan.network import Network
 from bitplan.optimizer.plan import plan, uniform
-from bitplan.optimizer.study.workers import PATIENCE, patiently
 from bitplan.planned_device import planned_device
 from bitplan.policies.menu import Menu
 from bitplan.profiles.device import DeviceProfile

@@ -10,6 +10,7 @@ from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.optimizer.plan import plan
 from bitplan.optimizer.study import Place, Plan, Workers, open_storage
+from bitplan.optimizer.study.samplers import check_sampler, pruner_named, sampler_named
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.measure_loss import profile_hashes
 from bitplan.profiling import named_estimator
@@ -86,11 +87,17 @@ def check(config: Config, asked: Asked) -> None:
             f"a study measures losses on a part of the calibration images, and {config.loss_profile} was measured on others; "
             "name an estimator, or leave --loss-profile out"
         )
+    check_sampler(asked.sampler)
+    pruner_named(_pruner(asked), asked.objectives)
     if "loss" not in asked.objectives and config.max_loss is None:
         raise UsageError(
             f"{' and '.join(asked.objectives)} alone would be least for a network that is good for nothing; "
             "limit --max-loss, or add --objective loss"
         )
+
+
+def _pruner(asked: Asked) -> str:
+    return asked.pruner or ("median" if len(asked.objectives) == 1 else "none")
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,8 @@ def prepared(config: Config, asked: Asked, reporter: Reporter) -> Prepared:
     trained = divided(whole, config.seed)
     network = trained.network
     space = space_of(network, config, asked.knobs, asked.objectives, len(trained.data.calibration_x))
-    pruner = asked.pruner or ("median" if len(asked.objectives) == 1 else "none")
+    sampler_named(asked.sampler, space.knobs, config.seed)  # a grid over ranges is refused now, not behind the timing
+    pruner = _pruner(asked)
     place = open_storage(asked.storage or str(folder / STORAGE))
     workers = Workers(folder / "workers" if place.file is None else place.file.with_name(f"{place.file.name}.workers"))
     try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bitplan.config import Config
 from bitplan.errors import BitplanError
+from bitplan.failure import failure_of
 from bitplan.optimizer.study import Course, begun
 from bitplan.optimizer.study.rows import Row, best_rows, row_of, rows_of
 from bitplan.progress import Reporter
@@ -44,7 +45,7 @@ def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> d
         reporter.say(
             f"{ready.wanted(asked)} trials, the planner's own included, go through all combinations of the knobs"
         )
-    others = _started(config, asked)
+    others = _started(config, asked, reporter.form)
     try:
         finished = _worked(ready, study, asked, reporter)
     except BaseException:
@@ -55,9 +56,9 @@ def _run(ready: Prepared, config: Config, asked: Asked, reporter: Reporter) -> d
         for process in others:
             process.join()
     if any(process.exitcode for process in others):
-        reporter.say("[yellow]a worker ended with an error; the others have done its trials[/]")
+        reporter.warn("a worker ended with an error; the others have done its trials")
     if not finished:
-        reporter.say("[yellow]the time ended before all trials were done; the same command goes on[/]")
+        reporter.warn("the time ended before all trials were done; the same command goes on")
     return summary(rows_of(study, asked.objectives), asked.objectives, ready.trials, ready.folder, ready.place.shown)
 
 
@@ -89,19 +90,20 @@ def _worked(ready: Prepared, study: Any, asked: Asked, reporter: Reporter) -> bo
         return course.run(trials, asked.seconds)
 
 
-def _started(config: Config, asked: Asked) -> list[Any]:
+def _started(config: Config, asked: Asked, form: str) -> list[Any]:
     """The other workers, processes of this machine."""
     spawn = multiprocessing.get_context("spawn")
     processes = [
-        spawn.Process(target=_other, args=(config, replace(asked, jobs=1)), daemon=True) for _ in range(asked.jobs - 1)
+        spawn.Process(target=_other, args=(config, replace(asked, jobs=1), form), daemon=True)
+        for _ in range(asked.jobs - 1)
     ]
     for process in processes:
         process.start()
     return list(processes)
 
 
-def _other(config: Config, asked: Asked) -> None:
-    """Another worker's whole life."""
+def _other(config: Config, asked: Asked, form: str) -> None:
+    """Another worker's whole life; `form` is that of what it says where it fails."""
     reporter = Reporter(quiet=True)
     try:
         ready = prepared(config, asked, reporter)
@@ -110,7 +112,9 @@ def _other(config: Config, asked: Asked) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BitplanError as error:
-        raise SystemExit(f"optimize: a worker ended: {error}") from None
+        failure = failure_of(error)
+        Reporter(form=form).error(f"a worker ended: {failure.text}", failure.kind, failure.exit_code)
+        raise SystemExit(failure.exit_code) from None
 
 
 def _parent_lives() -> bool:

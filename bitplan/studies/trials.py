@@ -3,8 +3,7 @@ from all trials alike. Test images are never looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from bitplan.config import Config
 from bitplan.data import Dataset
 from bitplan.errors import DataError
+from bitplan.file_lock import PATIENCE, patiently
 from bitplan.optimizer.build_problem import full_precision_limit
 from bitplan.optimizer.plan import plan
 from bitplan.optimizer.study import Evaluated, Settings, Watch
-from bitplan.optimizer.study.workers import PATIENCE, patiently
 from bitplan.policies.menu import Menu
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import write_policy
@@ -26,7 +25,8 @@ from bitplan.profiles.estimators import estimator_named
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.workers import one_thread
 from bitplan.profiling import loss_profile
-from bitplan.progress import Report, Reporter
+from bitplan.progress import Reporter
+from bitplan.progress.events import BEGUN, PROGRESS, Event
 from bitplan.studies.files import save_tried
 from bitplan.studies.knobs import CALIBRATION
 from bitplan.studies.losses import HeldBackLosses
@@ -82,7 +82,7 @@ class Trials:
         if watch.planner and self.targets.objective != "loss":  # the one plan that rests on predicted losses
             config = replace(config, link_policies=self.space.config.link_policies)
             limits = replace(self.targets, max_drop=None)
-        reporter = Forwarded(watch.doing)
+        reporter = forwarded(watch.doing)
         with one_thread():
             profile = self._profile(config, menu, reporter)
             watch.doing("planning")
@@ -161,14 +161,14 @@ class Trials:
         }
 
 
-class Forwarded(Reporter):
+def forwarded(tell: Callable[[str], None]) -> Reporter:
     """Tells the stages of a trial to whoever shows the study."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        super().__init__(quiet=True)
-        self._tell = tell
+    def heard(event: Event) -> None:
+        fields = event.fields
+        if event.name == BEGUN:
+            tell(fields["stage"])
+        elif event.name == PROGRESS:
+            tell(f"{fields['stage']} {fields['done']}/{fields['total']} {fields['doing']}".rstrip())
 
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Report]:
-        self._tell(title)
-        yield lambda done, total, doing: self._tell(f"{title} {done}/{total} {doing}".rstrip())
+    return Reporter(quiet=True, listener=heard)

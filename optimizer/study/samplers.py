@@ -70,17 +70,25 @@ class SeededByTrial(BaseSampler):  # type: ignore[misc]
         self.inner.after_trial(study, trial, state, values)
 
 
-def sampler_named(name: str, knobs: Sequence[Knob], seed: int) -> SeededByTrial:
-    """By a name of SAMPLERS, or `pkg.mod:function` that makes one from a seed. Raises UsageError for an unknown name and
-    for a grid over ranges."""
+def check_sampler(name: str) -> None:
+    """What can be said of a name before knobs are known. Raises UsageError for one that is neither in SAMPLERS nor a function
+    that can be imported."""
     if FUNCTION_SPEC.fullmatch(name):
-        own = import_function(name, "sampler")
-        return SeededByTrial(lambda number: _made(name, own, number), seed)
-    if name not in SAMPLERS:
+        import_function(name, "sampler")
+    elif name not in SAMPLERS:
         raise UsageError(
             f"unknown sampler {name!r}; {suggestion(name, SAMPLERS, 'samplers')}, or name pkg.mod:function that makes one "
             "from a seed"
         )
+
+
+def sampler_named(name: str, knobs: Sequence[Knob], seed: int) -> SeededByTrial:
+    """By a name of SAMPLERS, or `pkg.mod:function` that makes one from a seed. Raises UsageError for an unknown name and
+    for a grid over ranges."""
+    check_sampler(name)
+    if FUNCTION_SPEC.fullmatch(name):
+        own = import_function(name, "sampler")
+        return SeededByTrial(lambda number: _made(name, own, number), seed)
     if name == GRID:
         space = {knob.name: list(_choices(knob).values) for knob in knobs}
         return SeededByTrial(lambda _: optuna.samplers.GridSampler(space, seed=seed), seed)  # one order for all trials

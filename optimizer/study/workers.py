@@ -10,19 +10,14 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from bitplan.errors import BusyError
-from bitplan.file_lock import SUFFIX, FileLock
+from bitplan.file_lock import POLL, SUFFIX, FileLock, patiently
 
 PLACE, TURN = "place", "turn"
-POLL, PATIENCE = 0.05, 1.0
-"""Seconds between two attempts at what another process holds: for moments, and while it measures."""
-
-Found = TypeVar("Found")
 
 
 class Workers:
@@ -78,15 +73,6 @@ class Turn:
 
     def end(self) -> None:
         self._lock.release()
-
-
-def patiently(action: Callable[[], Found], poll: float = POLL) -> Found:
-    """What the action returns, as soon as no other process holds what it needs."""
-    while True:
-        try:
-            return action()
-        except BusyError:
-            time.sleep(poll)
 
 
 def _place(path: Path) -> str:

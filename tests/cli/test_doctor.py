@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from bitplan.compute import BYTES, FLOATS, KERNELS
-from bitplan.doctor import INSTRUCTIONS, active_kernels, examine, lacking_features, table
+from bitplan.doctor import DEVELOPERS, EXTRAS, INSTRUCTIONS, active_kernels, examine, lacking_features, table
 from bitplan.encodings import ENCODINGS
 from bitplan.kernels import _runtime
+from bitplan.packages import installed
 from bitplan.profiles.fingerprint import FEATURES, this_machine
 
 
@@ -32,6 +35,23 @@ def test_brackets_in_findings_are_shown() -> None:
     assert "3.11 [free threading]" in text
     assert "torch missing, numpy 2.0[local]" in text
     assert "[red]" not in text
+
+
+def test_every_extra_is_listed_with_what_it_is_for_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"torch", "optuna", "ray", "ruff"}
+    there = installed
+    monkeypatch.setattr("bitplan.doctor.installed", lambda name: None if name in absent else there(name))
+    findings = examine()
+    declared = set(metadata.metadata("bitplan").get_all("Provides-Extra") or ())
+    assert set(findings["extras"]) == declared
+    for extra, found in findings["extras"].items():
+        assert found["for"] == (EXTRAS | DEVELOPERS)[extra]  # a new one has to be named
+    missing = "\n".join(findings["missing"])
+    assert "torch: for capturing, profiling and carrying out networks: pip install 'bitplan[torch]'" in missing
+    assert "optuna: for optimize study: pip install 'bitplan[study]'" in missing
+    assert "ray: for --backend ray and dask: pip install 'bitplan[cluster]'" in missing
+    assert "ruff" not in missing  # for those who work on bitplan
+    assert "missing: ruff" in " ".join(shown(findings).replace("\u2502", " ").split())
 
 
 def test_everything_examined_is_shown() -> None:

@@ -16,6 +16,7 @@ import pytest
 from bitplan.earlier_run import read_earlier
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy
+from bitplan.policies.realise.distil import TEMPERATURE
 
 Command = Callable[..., Any]
 
@@ -59,6 +60,9 @@ def test_more_bytes_are_given_to_layers_and_the_stages_are_told(out: Path, comma
     policy = read_policy(out / "replanned" / "policy.json")
     assert Runtime.load(out / "replanned" / "network.bitplan").policy_hash == policy_hash(policy)
     assert json.loads((out / "replanned" / "result.json").read_text()) == done.json
+    facts = command("report", "out/replanned", "--json").json
+    assert {row["what"] for row in facts["missing"]} == {"frontier.arrow", "pairs", "step-times.json"}
+    assert [stage["name"] for stage in facts["stages"]] == list(told["stages"])
     assert "--finetune 10epochs" in done.err
     assert "epoch 1" not in done.err
 
@@ -101,13 +105,17 @@ def test_what_there_is_stays_where_the_plan_is_the_same(out: Path, command: Comm
 def test_what_there_is_stays_where_the_new_plan_is_no_better(
     out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_better(network: Any, weights: Any, images: Any, states: Any, **_: Any) -> list[np.ndarray]:
+    temperatures: list[float] = []
+
+    def no_better(network: Any, weights: Any, images: Any, states: Any, **options: Any) -> list[np.ndarray]:
+        temperatures.append(options["temperature"])
         return [np.full(len(images), 0.5, np.float32)] * len(states)
 
     monkeypatch.setattr("bitplan.profiles.measure_around.losses_of", only_of_two(no_better))
     done = command("replan", "out", "--budget", "3kB", "--json")
     assert done.code == 0, done.err
     told = done.json["replanning"]
+    assert temperatures == [TEMPERATURE]  # as recovery's judge
     assert told["kept"] is True
     assert told["moved"]
     assert "no better" in told["reason"]

@@ -50,7 +50,8 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     kept = read_policy(folder / place / "trials" / f"{number:04d}" / "policy.json")
     assert policy_hash(read_policy(folder / "best.json")) == policy_hash(kept)
     for ending in ("csv", "json", "arrow"):
-        assert command("study", "export", place, "-o", f"trials.{ending}").code == 0
+        exported = command("study", "export", place, "-o", f"trials.{ending}", "--json")
+        assert exported.json == {"trials": 4, "output": f"trials.{ending}"}, exported.err
         assert (folder / f"trials.{ending}").stat().st_size
     assert command("study", "export", place, "-o", "trials.xlsx").code == 2
 
@@ -65,7 +66,20 @@ def test_a_study_is_run_shown_exported_and_carried_out(study: Command, command: 
     assert realised.json["file_bytes"] == found["best"]["bytes"]
     carried_out = load_config(folder / "r" / "optimize.yaml")
     assert (list(carried_out["recovery"]), carried_out["budget"]) == ([found["best"]["settings"]["recovery"]], "2kB")
-    assert command("realise", f"{place}#99").code == 2
+    for name in ("realise", "run", "bench", "report"):
+        assert command(name, f"{place}#99").code == 2
+    trial = f"{place}#{number}"
+    early = command("bench", trial)
+    assert (early.code, f"optimize realise '{trial}'" in early.err) == (2, True), early.err
+    planned = command("report", trial, "-o", "early.html", "--json").json
+    assert planned["status"] == "planned"
+    why = {row["what"]: row["why"] for row in planned["missing"]}
+    assert f"`optimize realise '{trial}'` does" in why["result.json"]
+    assert command("realise", trial, "--quiet").code in (0, 4)
+    assert command("bench", trial, "--runs", "20", "--json").json["runs"] >= 20
+    assert command("report", trial, "-o", "late.html", "--json").json["status"] in ("met", "missed")
+    ran = command("run", trial, "--data", "data.npz", "--json")
+    assert (ran.code, ran.json["images"], "carrying" in ran.err) == (0, 64, False), ran.err
     run = command("run", f"{place}/trials/{number:04d}/policy.json", "--data", "data.npz")
     assert (run.code, "no network.bitplan is beside it" in " ".join(run.err.split())) == (0, True), run.err
 
@@ -138,10 +152,27 @@ def test_wrong_options(study: Command, arguments: list[str], code: int, complain
     assert "Traceback" not in called.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "before"),
+    [
+        (("--sampler", "tpee"), "loading"),
+        (("--sampler", "no_such_module:make"), "loading"),
+        (("--pruner", "mean"), "loading"),
+        (("--sampler", "grid", "--knob", "calibration_size=5..20"), "timing"),
+    ],
+)
+def test_a_wrong_sampler_or_pruner_is_found_before_anything_long(
+    study: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], before: str
+) -> None:
+    monkeypatch.setenv("BITPLAN_CACHE", str(tmp_path / "cache"))  # where kernels were not timed yet
+    called = study(*arguments)
+    assert (called.code, before in called.err) == (2, False), called.err
+
+
 def test_a_folder_without_a_study_says_how_to_make_one(command: Command) -> None:
     for name in ("show", "best", "export"):
         called = command("study", name, "nowhere")
-        assert (called.code, "optimize study" in called.err) == (1, True)
+        assert (called.code, "optimize study" in called.err) == (2, True)
 
 
 def test_a_study_over_a_limit_on_the_measured_loss_looks_for_the_smallest(study: Command) -> None:

@@ -20,6 +20,7 @@ NEEDED = [
     ("bitplan.policies", "presets/low-bit.yaml"),
     ("bitplan.policies.realise.finetune.rules", "apb.py"),
     ("bitplan.optimizer.frontier", "page.html"),
+    ("bitplan.progress", "schema.json"),
     ("bitplan.report", "page.css"),
     ("bitplan.report", "page.html"),
     ("bitplan.report", "page.js"),

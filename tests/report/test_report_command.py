@@ -362,3 +362,40 @@ def test_folders_without_a_result_are_refused(command: Command, folder: Path) ->
 )
 def test_figures_are_written_for_people(value: float | None, style: str, text: str) -> None:
     assert written(value, style) == text
+
+
+STAGES = {
+    "planned": {"file_bytes": 2000, "latency_ms": 0.5, "loss": 0.2, "agreement": None, "accuracy": None},
+    "recovered": {"file_bytes": 2000, "latency_ms": 0.55, "loss": 0.3, "agreement": 0.9, "accuracy": 0.8},
+    "finetuned": {"file_bytes": 2000, "latency_ms": 0.56, "loss": 0.1, "agreement": 0.95, "accuracy": 0.85},
+}
+REPLANNED = {"file_bytes": 1990, "latency_ms": 0.51, "loss": 0.05, "agreement": 0.96, "accuracy": 0.86}
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        ({"finetuning": {**STAGES, "training": {"epochs": 2}}}, list(STAGES)),
+        ({"replanning": {"kept": False, "stages": {**STAGES, "replanned": REPLANNED}}}, [*STAGES, "replanned"]),
+    ],
+)
+def test_the_stages_of_a_trained_network_are_shown_in_their_order(
+    folder: Path, told: dict[str, Any], names: list[str]
+) -> None:
+    file = folder / "out" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | told))
+    facts = facts_of("out")
+    assert [stage["name"] for stage in facts["stages"]] == names
+    assert facts["stages"][2]["accuracy"] == 0.85
+    found = Page(page(facts))
+    assert found.sections == [*SECTIONS[:6], "stages", *SECTIONS[6:]]
+    figures = {path: json.loads(value) for path, value, _ in found.figures if path.startswith("stages.")}
+    assert len(figures) == 5 * len(names) - 2  # all that are known
+    assert figures["stages.1.loss"] == 0.3
+
+
+@pytest.mark.parametrize("stages", [{"finetuned": {"loss": "low"}}, {"finetuned": {}}, []])
+def test_stages_that_are_none_leave_the_result_out(folder: Path, stages: Any) -> None:
+    file = folder / "out" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"finetuning": stages}))
+    assert "is not a result" in {row["what"]: row["why"] for row in facts_of("out")["missing"]}["result.json"]

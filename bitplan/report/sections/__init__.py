@@ -12,6 +12,7 @@ from bitplan.report.sections.measured import measured
 from bitplan.report.sections.origin import missing, provenance
 from bitplan.report.sections.section import Section
 from bitplan.report.sections.solved import frontier, pairs, recovery, solver
+from bitplan.report.sections.stages import stages
 from bitplan.report.sections.targets import targets
 
 SECTIONS: tuple[Callable[[Figures, dict[str, Drawing]], Section | None], ...] = (
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[Figures, dict[str, Drawing]], Section | None], ...] = 
     pairs,
     measured,
     recovery,
+    stages,
     solver,
     provenance,
     missing,

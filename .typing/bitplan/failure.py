@@ -1,0 +1,1 @@
+../../bitplan/failure.py

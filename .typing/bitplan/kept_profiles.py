@@ -1,0 +1,1 @@
+../../bitplan/kept_profiles.py

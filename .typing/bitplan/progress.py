@@ -1,1 +1,0 @@
-../../bitplan/progress.py

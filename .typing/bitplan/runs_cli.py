@@ -1,0 +1,1 @@
+../../bitplan/runs_cli.py
