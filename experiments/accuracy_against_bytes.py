@@ -3,7 +3,7 @@
     python experiments/accuracy_against_bytes.py [--output experiments/accuracy_against_bytes.png]
 
 Reads `calibration_only.json`, `finetune_resnet20.json` and `finetune_rules.json` beside it; all accuracies are of the same
-6,000 test images. Needs matplotlib (`pip install 'bitplan[plot]'`).
+6,000 test images. Needs matplotlib (`pip install 'bitplan[bench]'`).
 """
 
 from __future__ import annotations
