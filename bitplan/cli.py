@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bitplan import __version__
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, configured
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
@@ -24,8 +25,13 @@ INTERRUPTED = 130
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, of click or of the copy that newer versions of typer carry: an option or argument is wrong."""
 
+NEXT = "All options: --help-all. Next: optimize --budget 60kB, then optimize report"
+"""What to do after reading the help: the embedded example, and a look at what came of it."""
+
 app = typer.Typer(
     name="optimize",
+    cls=brief(BriefGroup, "model", "data", "target_latency", "budget", "encodings", "output"),
+    epilog=NEXT,
     add_completion=True,
     rich_markup_mode="rich",
     no_args_is_help=False,
@@ -45,14 +51,8 @@ def optimize(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     json_output: Json = False,
 ) -> None:
-    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof.
-
-    optimize --target-latency 20ms --budget 2MB --model pkg.mod:build --weights net.safetensors --data images.npz
-
-    Without --model, and without an optimize.yaml in this folder, the embedded example is optimised.
-
-    All options: --help-all. Afterwards: optimize report
-    """
+    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof; without --model and
+    optimize.yaml, of the embedded example."""
     if version:
         print(f"bitplan {__version__}")
         return
@@ -71,7 +71,20 @@ def optimize(
     raise typer.Exit(result.exit_code)
 
 
-@app.command(short_help="Plans from stored profiles alone, without torch or device.")
+@app.command(
+    cls=brief(
+        BriefCommand,
+        "folder",
+        "explain",
+        "device_profile",
+        "target_latency",
+        "budget",
+        "encodings",
+        "output",
+        "json_output",
+    ),
+    short_help="Plans from stored profiles alone, without torch or device.",
+)
 @configured
 def plan(
     config: Config,
@@ -118,7 +131,20 @@ def plan(
         print(json.dumps(result.to_json() | explanation))
 
 
-@app.command(short_help="The whole trade-off of loss, latency and bytes.")
+@app.command(
+    cls=brief(
+        BriefCommand,
+        "folder",
+        "points",
+        "device_profile",
+        "target_latency",
+        "budget",
+        "encodings",
+        "output",
+        "json_output",
+    ),
+    short_help="The whole trade-off of loss, latency and bytes.",
+)
 @configured
 def frontier(
     config: Config,
@@ -137,7 +163,10 @@ def frontier(
         print(json.dumps(found))
 
 
-@app.command(short_help="Carries a policy out and measures the artifact.")
+@app.command(
+    cls=brief(BriefCommand, "policy_file", "model", "weights", "data", "recovery", "finetune", "output", "json_output"),
+    short_help="Carries a policy out and measures the artifact.",
+)
 @partial(configured, resolved=realised_config)
 def realise(
     policy_file: Annotated[
@@ -183,14 +212,17 @@ def realise(
     raise typer.Exit(result.exit_code)
 
 
-app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
+app.command(
+    cls=brief(BriefCommand, "folder", "budget", "target_latency", "encodings", "finetune", "output", "json_output"),
+    short_help="Moves bytes between layers of a fine-tuned network.",
+)(replan)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 
 
-@app.command(short_help="Executes an artifact on images.")
+@app.command(cls=BriefCommand, short_help="Executes an artifact on images.")
 def run(
     artifact: Artifact,
     data: DataOption = None,
@@ -209,12 +241,12 @@ def run(
     print(json.dumps(summary) if json_output else "\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 
-@app.command(short_help="Times an artifact and each of its steps.")
+@app.command(cls=BriefCommand, short_help="Times an artifact and each of its steps.")
 def bench(
     artifact: Artifact,
     runs: Annotated[int, typer.Option(min=1, help="Inferences that are timed.")] = 200,
     threads: ThreadsOption = 1,
-    batch: Annotated[int, typer.Option(min=1)] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images per inference.")] = 1,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -227,7 +259,7 @@ def bench(
         print(json.dumps(summary))
 
 
-@app.command(short_help="One HTML page on a result, and its plots.")
+@app.command(cls=BriefCommand, short_help="One HTML page on a result, and its plots.")
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled.")] = Path(
         "bitplan-out"
@@ -254,7 +286,7 @@ def report(
         print(json.dumps(facts))
 
 
-@app.command(short_help="What this machine can do, and what is missing.")
+@app.command(cls=BriefCommand, short_help="What this machine can do, and what is missing.")
 def doctor(json_output: Json = False) -> None:
     """What this machine can do, which kernels are active, and what is missing."""
     from bitplan.doctor import examine, table

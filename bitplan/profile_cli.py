@@ -8,14 +8,23 @@ from typing import Annotated
 
 import typer
 
+from bitplan.cli_completion import device_profiles, one_of
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, configured, given_by_user
 from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
 
-app = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=brief(BriefGroup, "model", "weights", "data", "encodings", "recovery", "output"),
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
-Profile = Annotated[Path, typer.Argument(help="An .arrow file, or the name of a profile in the library.")]
+Profile = Annotated[
+    Path,
+    typer.Argument(help="An .arrow file, or a name (optimize profile list).", autocompletion=one_of(device_profiles)),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,7 +59,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
         print(json.dumps(paths))
 
 
-@app.command()
+@app.command(cls=brief(BriefCommand, "networks", "model", "encodings", "output", "json_output"))
 @configured
 def device(
     context: typer.Context,
@@ -77,7 +86,7 @@ def device(
         print(json.dumps(found))
 
 
-@app.command("list")
+@app.command("list", cls=BriefCommand)
 def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     """The device profiles of the library, and which of them hold for this machine."""
     from bitplan.device_commands import listed
@@ -91,7 +100,7 @@ def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
         Reporter(quiet=quiet).console.print(library_table(found, str(default_folder())))
 
 
-@app.command()
+@app.command(cls=brief(BriefCommand, "profile", "network", "accuracy", "encodings", "json_output"))
 @configured
 def show(
     profile: Profile,
@@ -116,7 +125,7 @@ def show(
         reporter.console.print(profile_tables(found))
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Json = False) -> None:
     """How two device profiles differ: their machines, and the time of the steps that both have."""
     from bitplan.device_commands import compared
@@ -129,7 +138,7 @@ def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Jso
         Reporter(quiet=quiet).console.print(comparison_tables(found))
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def merge(
     profiles: Annotated[
         list[Path], typer.Argument(help="Two or more, of one machine and its kernels; later ones win.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
 from bitplan.config import Config
 from bitplan.config_values import long_seconds, texts
@@ -17,7 +18,11 @@ from bitplan.progress import Reporter
 from bitplan.user_code import require_package
 
 STUDY = "Study"
-app = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=brief(BriefGroup, "trials", "knob", "target_latency", "budget", "output"),
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study, OUTPUT/NAME.")]
 Storage = Annotated[str | None, typer.Option(help="In place of the storage that the folder names.")]
@@ -109,7 +114,7 @@ def study(
         print(json.dumps(found))
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def show(
     folder: Folder = DEFAULT_FOLDER, storage: Storage = None, quiet: Quiet = False, json_output: Json = False
 ) -> None:
@@ -125,7 +130,7 @@ def show(
         Reporter(quiet=quiet).console.print(trials_table(rows, best_ones))
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def best(
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[
@@ -151,7 +156,7 @@ def best(
         reporter.say(f"the policy of trial {found[0].number} is {output}")
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def export(
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[Path, typer.Option("-o", "--output", help="trials.csv, .json or .arrow.")] = Path("trials.csv"),

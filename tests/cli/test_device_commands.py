@@ -77,15 +77,6 @@ def test_options_before_a_sub_command_are_refused(command: Any, library: Path) -
     assert "optimize profile device" in called.err
 
 
-def test_help_shows_what_most_need_and_help_all_the_rest(command: Any) -> None:
-    short, whole = command("--help"), command("--help-all")
-    assert short.code == whole.code == 0
-    assert "--budget" in short.out
-    assert "--polish" not in short.out
-    assert "--polish" in whole.out
-    assert short.out.count("\n") < 70
-
-
 def test_profiles_of_one_machine_merge_and_others_differ(command: Any, library: Path) -> None:
     assert command("profile", "device", *MENU, "-o", "board.arrow").code == 0
     timed = DeviceProfile.load(library / "board.arrow")
