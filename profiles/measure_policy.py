@@ -60,6 +60,9 @@ def measure_policy(
         child = subprocess.run(command, check=False, capture_output=True, text=True)
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
-        raise BitplanError(f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}")
+        raise BitplanError(
+            f"timing {artifact if isinstance(artifact, Path) else 'the artifact'} failed: {reason[0]}"
+            "; if memory ran out, give a smaller --batch, then run the command again"
+        )
     result = json.loads(child.stdout)
     return TimedArtifact(**{name: Latency(**quantiles) for name, quantiles in result.items()})

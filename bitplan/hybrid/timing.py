@@ -47,6 +47,9 @@ def time_module(
         child = subprocess.run(command, check=False, capture_output=True, text=True)
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with status {child.returncode}"]
-        raise BitplanError(f"timing the model failed: {reason[0]}")
+        raise BitplanError(
+            f"timing the model failed: {reason[0]}"
+            "; if memory or time ran out, give a smaller --batch or fewer images, then run the command again"
+        )
     result = json.loads(child.stdout.strip().splitlines()[-1])
     return TimedArtifact(**{key: Latency(**quantiles) for key, quantiles in result.items()})
