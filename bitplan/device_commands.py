@@ -72,6 +72,8 @@ def listed() -> list[dict[str, Any]]:
         else:
             stands = standing(profile.fingerprint, here, path in shipped)
             entry |= summary(profile) | {"here": stands.here, "stale": list(stands.reasons), "standing": str(stands)}
+            if path in shipped and not stands.reasons:
+                entry["standing"] = "comes with bitplan"
         found.append(entry)
     return found
 

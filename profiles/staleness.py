@@ -28,7 +28,8 @@ class Standing:
 
 def standing(recorded: Fingerprint, here: Fingerprint | None, example: bool = False) -> Standing:
     """Compares a profile's fingerprint with that of this machine (None where it cannot be taken). `example`: one that comes
-    with bitplan, to plan ahead with for its own level whatever is in use here; only other kernels make it stale."""
+    with bitplan, to plan ahead with for its own level whatever is in use here, so that its machine counts as another one and
+    only other kernels make it stale."""
     if here is None:
         return Standing(None)
     if example or (recorded.cpu, recorded.cores, recorded.features) != (here.cpu, here.cores, here.features):

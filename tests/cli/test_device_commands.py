@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,14 @@ def test_profiles_of_one_machine_merge_and_others_differ(command: Any, library: 
     refused = command("profile", "merge", "board.arrow", "other.arrow", "-o", "both.arrow")
     assert refused.code == 2
     assert "another processor" in refused.err
+
+
+def test_profiles_that_come_with_bitplan_are_listed_and_travel(command: Any, library: Path) -> None:
+    found = {one["name"]: one for one in json.loads(command("profile", "list", "--json").out)}
+    assert found.keys() == {"avx2", "avx512vnni"}
+    assert all(one["comes_with_bitplan"] for one in found.values())
+    assert not any("level" in reason for one in found.values() for reason in one["stale"])
+    assert "none of your own yet; record one with: optimize profile device" in command("profile", "list").err
+    refused = command("profile", "device", *MENU, "--device", "avx2")
+    assert refused.code == 2
+    assert "comes with bitplan and stays as it is" in refused.err

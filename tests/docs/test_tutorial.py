@@ -58,7 +58,7 @@ def test_a_newcomers_network_and_image_folder_get_their_report(tmp_path: Path) -
     (tmp_path / source.partition("\n")[0].removeprefix("# ")).write_text(source)
     run("python", "import mine, torch\ntorch.save(mine.build()[0].state_dict(), 'weights.pt')", tmp_path)
     output = run("bash", commands, tmp_path)
-    assert (tmp_path / "mine" / "network.bitplan").stat().st_size <= 500_000
-    page = (tmp_path / "mine" / "report.html").read_text()
+    assert (tmp_path / "own" / "network.bitplan").stat().st_size <= 500_000
+    page = (tmp_path / "own" / "report.html").read_text()
     assert "features.3.squeeze" in page and "classifier.1" in page
     assert "accuracy" in output
