@@ -18,6 +18,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/tables.py --check
 	$(BIN)/mkdocs build --quiet
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.cpp' '*.h' '*.inc')
 
@@ -55,6 +56,7 @@ sanitize: $(VENV)/.test
 		--deselect tests/kernels/test_kernels_cpp.py::test_levels_share_no_code
 
 docs: $(VENV)/.lint
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/mkdocs build --quiet
 
 # Source distribution and wheel, the wheel built from the former, installed and used in an environment without torch.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bitplan import __version__
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, WithReport, configured
 from bitplan.cli_places import main_job, planned, written
 from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, reported, reporter_for
@@ -24,8 +25,13 @@ from bitplan.runs_cli import runs
 from bitplan.study_cli import app as study_app
 from bitplan.study_cli import realised_config
 
+NEXT = "All options: --help-all. Next: optimize --budget 60kB, then optimize report"
+"""What to do after reading the help: the embedded example, and a look at what came of it."""
+
 app = typer.Typer(
     name="optimize",
+    cls=brief(BriefGroup, "model", "data", "target_latency", "budget", "encodings", "output"),
+    epilog=NEXT,
     add_completion=True,
     rich_markup_mode="rich",
     no_args_is_help=False,
@@ -46,14 +52,8 @@ def optimize(
     with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
-    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof.
-
-    optimize --target-latency 20ms --budget 2MB --model pkg.mod:build --weights net.safetensors --data images.npz
-
-    Without --model, and without an optimize.yaml in this folder, the embedded example is optimised.
-
-    All options: --help-all. Afterwards: optimize report
-    """
+    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof; without --model and
+    optimize.yaml, of the embedded example."""
     if version:
         print(f"bitplan {__version__}")
         return
@@ -72,7 +72,20 @@ def optimize(
     raise typer.Exit(result.exit_code)
 
 
-@app.command(short_help="Plans from stored profiles alone, without torch or device.")
+@app.command(
+    cls=brief(
+        BriefCommand,
+        "folder",
+        "explain",
+        "device_profile",
+        "target_latency",
+        "budget",
+        "encodings",
+        "output",
+        "json_output",
+    ),
+    short_help="Plans from stored profiles alone, without torch or device.",
+)
 @partial(configured, place=planned)
 def plan(
     config: Config,
@@ -121,7 +134,20 @@ def plan(
     finish(reporter, result.to_json() | explanation, json_output)
 
 
-@app.command(short_help="The whole trade-off of loss, latency and bytes.")
+@app.command(
+    cls=brief(
+        BriefCommand,
+        "folder",
+        "points",
+        "device_profile",
+        "target_latency",
+        "budget",
+        "encodings",
+        "output",
+        "json_output",
+    ),
+    short_help="The whole trade-off of loss, latency and bytes.",
+)
 @partial(configured, place=planned)
 def frontier(
     config: Config,
@@ -138,7 +164,10 @@ def frontier(
     finish(reporter, compute_frontier(folder, config, points, reporter), json_output)
 
 
-@app.command(short_help="Carries a policy out and measures the artifact.")
+@app.command(
+    cls=brief(BriefCommand, "policy_file", "model", "weights", "data", "recovery", "finetune", "output", "json_output"),
+    short_help="Carries a policy out and measures the artifact.",
+)
 @partial(configured, resolved=realised_config, place=written)
 def realise(
     policy_file: Annotated[
@@ -190,15 +219,18 @@ def realise(
     raise typer.Exit(result.exit_code)
 
 
-app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
-app.command(short_help="Lists the runs below a folder.")(runs)
+app.command(
+    cls=brief(BriefCommand, "folder", "budget", "target_latency", "encodings", "finetune", "output", "json_output"),
+    short_help="Moves bytes between layers of a fine-tuned network.",
+)(replan)
+app.command(cls=BriefCommand, short_help="Lists the runs below a folder.")(runs)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file, or a trial that was carried out (out/study#17).")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 
 
-@app.command(short_help="Executes an artifact on images.")
+@app.command(cls=BriefCommand, short_help="Executes an artifact on images.")
 def run(
     artifact: Artifact,
     data: DataOption = None,
@@ -223,12 +255,12 @@ def run(
         print("\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 
-@app.command(short_help="Times an artifact and each of its steps.")
+@app.command(cls=BriefCommand, short_help="Times an artifact and each of its steps.")
 def bench(
     artifact: Artifact,
     runs: Annotated[int, typer.Option(min=1, help="Inferences that are timed.")] = 200,
     threads: ThreadsOption = 1,
-    batch: Annotated[int, typer.Option(min=1)] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images per inference.")] = 1,
     quiet: Quiet = False,
     progress: ProgressForm = None,
     json_output: Json = False,
@@ -243,7 +275,7 @@ def bench(
     finish(reporter, summary, json_output)
 
 
-@app.command(short_help="One HTML page on a result, and its plots.")
+@app.command(cls=BriefCommand, short_help="One HTML page on a result, and its plots.")
 def report(
     folder: Annotated[
         Path, typer.Argument(help="Folder that the main job, `plan` or `realise` filled, or a trial (out/study#17).")
@@ -272,7 +304,7 @@ def report(
     finish(reporter, make_report(folder, output, other, timed, reporter), json_output)
 
 
-@app.command(short_help="What this machine can do, and what is missing.")
+@app.command(cls=BriefCommand, short_help="What this machine can do, and what is missing.")
 def doctor(json_output: Json = False) -> None:
     """What this machine can do, which kernels are active, and what is missing."""
     from bitplan.doctor import examine, table

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bitplan.cli_completion import device_profiles, encodings, one_of, some_of
+from bitplan.cli_help import EVERYTHING
 from bitplan.cli_reporter import ProgressForm, others_heard, reporter_for
 from bitplan.config import COMMAND_LINE, DEFAULT, DEFAULT_FILE, Config, load_config, merge
 from bitplan.errors import UsageError
@@ -22,12 +24,12 @@ from bitplan.runs.recording import Asked, recorded
 SUBJECT, TARGETS, CHOICES, HOW = "Network and data", "Targets", "Choices", "How"
 
 
-def _option(kind: Any, panel: str, text: str, *names: str) -> Any:
-    return Annotated[kind | None, typer.Option(*names, help=text, rich_help_panel=panel)]
+def _option(kind: Any, panel: str, text: str, *names: str, complete: Callable[[str], list[str]] | None = None) -> Any:
+    return Annotated[kind | None, typer.Option(*names, help=text, rich_help_panel=panel, autocompletion=complete)]
 
 
 OPTIONS: dict[str, Any] = {
-    "model": _option(str, SUBJECT, "Builds the network: pkg.mod:function or torchvision:resnet18."),
+    "model": _option(str, SUBJECT, "pkg.mod:function that builds it, or torchvision:resnet18."),
     "weights": _option(Path, SUBJECT, "Trained weights: .safetensors, or .pt with tensors only."),
     "data": _option(str, SUBJECT, "file.npz, image folder, cifar10:DIR or pkg.mod:function."),
     "mean": _option(str, SUBJECT, "Subtracted from raw images, per channel: 123.7,116.3,103.5."),
@@ -46,11 +48,18 @@ OPTIONS: dict[str, Any] = {
     "objective": _option(str, TARGETS, "What is minimised: loss, bytes, latency or memory."),
     "metric": _option(str, CHOICES, "pkg.mod:function(outputs, labels) in place of top-1."),
     "loss_metric": _option(str, CHOICES, "What the loss profile measures: kl, task, squared_error."),
-    "encodings": _option(list[str], CHOICES, "The menu: encodings, variants or presets."),
+    "encodings": _option(list[str], CHOICES, "The menu: encodings, variants or presets.", complete=some_of(encodings)),
     "pin": _option(list[str], CHOICES, "layer=encoding; the layer may be a pattern."),
     "exclude": _option(list[str], CHOICES, "Layer (or pattern) kept in float32."),
-    "recovery": _option(list[str], CHOICES, f"{', '.join(PRESETS)}, or steps: {', '.join(STEPS)}."),
-    "ranges": _option(str, CHOICES, f"How activation ranges are chosen: {', '.join(RANGES)}."),
+    "recovery": _option(
+        list[str],
+        CHOICES,
+        f"{', '.join(PRESETS)}, or steps: {', '.join(STEPS)}.",
+        complete=some_of(lambda: (*PRESETS, *STEPS)),
+    ),
+    "ranges": _option(
+        str, CHOICES, f"How activation ranges are chosen: {', '.join(RANGES)}.", complete=one_of(lambda: RANGES)
+    ),
     "tune_epochs": _option(int, CHOICES, "Epochs of the recovery step tune."),
     "compare": _option(list[str], CHOICES, "Uniform policies carried out beside ours: variants, fitting, none."),
     "hybrid": _option(
@@ -72,13 +81,17 @@ OPTIONS: dict[str, Any] = {
     "device_profile": _option(
         Path,
         HOW,
-        "Device profile: .arrow file, or a name of its library.",
+        "Device profile: file, or name (optimize profile list).",
         "--device",
         "--device-profile",
+        complete=one_of(device_profiles),
     ),
     "margin": _option(float, HOW, "Error bars added to latencies that are estimates, in plans from stored profiles."),
     "loss_profile": _option(
-        Path, HOW, "Arrow file of this network's losses, or how to measure them: " + ", ".join(ESTIMATORS) + "."
+        Path,
+        HOW,
+        "Arrow file of this network's losses, or how to measure them: " + ", ".join(ESTIMATORS) + ".",
+        complete=one_of(lambda: ESTIMATORS),
     ),
     "link_policies": _option(int, HOW, "Random policies that predicted losses are calibrated on."),
     "jobs": _option(int, HOW, "Processes that losses are measured by; 0: one per core."),
@@ -109,6 +122,7 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
     if wanted:
         for parameter in context.command.params:
             parameter.hidden = False  # type: ignore[attr-defined]
+        context.meta[EVERYTHING] = True
         typer.echo(context.get_help())
         raise typer.Exit
 

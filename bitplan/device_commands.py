@@ -17,7 +17,14 @@ from bitplan.policies.menu import menu_for
 from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.estimates import Estimator
 from bitplan.profiles.fingerprint import this_machine
-from bitplan.profiles.library import SUFFIX, default_path, profile_path, stored_profiles
+from bitplan.profiles.library import (
+    SUFFIX,
+    default_path,
+    profile_path,
+    recorded_profiles,
+    stored_profiles,
+    writable_profile_path,
+)
 from bitplan.profiles.staleness import standing, this_machine_if_known
 from bitplan.profiles.steps import StepKey, all_keys
 from bitplan.profiles.survey import survey_networks
@@ -55,15 +62,18 @@ def record(paths: Sequence[Path], output: Path | None, config: Config, reporter:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every profile of the library, and what it is to this machine; `unreadable`: why it cannot be read."""
-    here, found = this_machine_if_known(), []
+    """Every profile of the library and those that come with bitplan (`comes_with_bitplan`), and what each is to this
+    machine; `unreadable`: why it cannot be read."""
+    here, found, shipped = this_machine_if_known(), [], recorded_profiles()
     for path, profile in stored_profiles():
-        entry: dict[str, Any] = {"name": path.stem, "path": str(path)}
+        entry: dict[str, Any] = {"name": path.stem, "path": str(path), "comes_with_bitplan": path in shipped}
         if isinstance(profile, str):
             entry["unreadable"] = profile
         else:
-            stands = standing(profile.fingerprint, here)
+            stands = standing(profile.fingerprint, here, path in shipped)
             entry |= summary(profile) | {"here": stands.here, "stale": list(stands.reasons), "standing": str(stands)}
+            if path in shipped and not stands.reasons:
+                entry["standing"] = "comes with bitplan"
         found.append(entry)
     return found
 
@@ -74,7 +84,7 @@ def shown(named: Path, network: Path | None, accuracy: bool, config: Config) -> 
     step of one output format without its shape."""
     path = profile_path(named)
     profile = DeviceProfile.load(path)
-    stands = standing(profile.fingerprint, this_machine_if_known())
+    stands = standing(profile.fingerprint, this_machine_if_known(), path in recorded_profiles())
     found = {"path": str(path), **summary(profile), "standing": str(stands), "stale": list(stands.reasons)}
     found["machine"] = profile.fingerprint.to_json()
     found["anchor_ms"] = profile.anchor.median * 1e3
@@ -149,7 +159,7 @@ def network_named(path: Path) -> Network:
 
 
 def _library_path(config: Config) -> Path:
-    return profile_path(config.device_profile) if config.device_profile else default_path(this_machine())
+    return writable_profile_path(config.device_profile) if config.device_profile else default_path(this_machine())
 
 
 def _menu(network: Network, config: Config) -> Mapping[str, Any]:

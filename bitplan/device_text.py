@@ -20,13 +20,12 @@ def _table(title: str, *headings: str) -> Table:
     return Table(*(Column(heading, overflow="fold") for heading in headings), title=title, box=SIMPLE_HEAD)
 
 
-def library_table(found: Sequence[Mapping[str, Any]], folder: str) -> Table | Text:
-    """The profiles of the library."""
-    if not found:
-        return Text(f"no device profile in {folder} yet; record one with: optimize profile device")
-    table = _table(
-        f"device profiles in {escape(folder)}", "name", "processor", "level", "kernels", "steps", "recorded", ""
-    )
+def library_table(found: Sequence[Mapping[str, Any]], folder: str) -> Table:
+    """The profiles of the library, and those that come with bitplan."""
+    title = f"device profiles in {escape(folder)}, and those that come with bitplan"
+    table = _table(title, "name", "processor", "level", "kernels", "steps", "recorded", "")
+    if all(one["comes_with_bitplan"] for one in found):
+        table.caption = "none of your own yet; record one with: optimize profile device"
     for one in found:
         if "unreadable" in one:
             table.add_row(escape(one["name"]), "", "", "", "", "", f"[red]{escape(one['unreadable'])}[/]")

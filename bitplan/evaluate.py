@@ -125,7 +125,10 @@ def _call(metric: Metric, outputs: Outputs, labels: NDArray[Any]) -> float:
     try:
         value = float(metric(given, labels))
     except Exception as error:
-        raise UsageError(f"the metric {name!r} raised {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"the metric {name!r} raised {type(error).__name__}: {error}"
+            "; it is called with (outputs, labels) and returns a number"
+        ) from error
     if not np.isfinite(value):
         raise UsageError(f"the metric {name!r} returned {value}; it must return a finite number, larger being better")
     return value

@@ -55,5 +55,8 @@ def loosest_within_drop(
 def _drop(carried: CarriedOut) -> float:
     evaluation = carried.outcome.evaluation
     if evaluation is None or evaluation.drop is None:
-        raise UsageError("--max-drop needs a classifier, or a --metric and labels, to measure the drop with")
+        raise UsageError(
+            "--max-drop needs a classifier, or a --metric and labels, to measure the drop with"
+            "; give one of them, or limit --max-loss instead"
+        )
     return evaluation.drop

@@ -84,7 +84,9 @@ def _described(info: Mapping[str, Any], source: str) -> tuple[Preprocessing | No
         )
         preprocessing = None if described == Preprocessing() else described
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: its info cannot be used: {error}") from None
+        raise UsageError(
+            f"{source}: its info cannot be used: {error}; it may hold mean, std, resize, crop and input_shape"
+        ) from None
     if preprocessing and preprocessing.mean and shape and len(preprocessing.mean) not in (1, shape[0]):
         raise UsageError(
             f"{source}: mean has {len(preprocessing.mean)} values for {shape[0]} channels; give one per channel"

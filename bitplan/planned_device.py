@@ -12,7 +12,7 @@ from bitplan.config import Config
 from bitplan.network import Network
 from bitplan.policies.policy import Policy
 from bitplan.profiles.device import DeviceProfile, Latency
-from bitplan.profiles.library import profile_path
+from bitplan.profiles.library import profile_path, recorded_profiles
 from bitplan.profiles.staleness import standing, this_machine_if_known
 from bitplan.profiles.steps import all_keys
 from bitplan.progress import Reporter
@@ -27,7 +27,7 @@ def planned_device(
     where something can be neither found nor estimated."""
     path = profile_path(named)
     profile = DeviceProfile.load(path)
-    found = standing(profile.fingerprint, this_machine_if_known())
+    found = standing(profile.fingerprint, this_machine_if_known(), path in recorded_profiles())
     if found.reasons:
         reporter.warn(f"the device profile {escape(str(path))} is {escape(str(found))}; record it anew there")
     elif found.here is not True:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bitplan.cli_completion import device_profiles, one_of
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, configured, given_by_user
 from bitplan.cli_places import profiled
 from bitplan.cli_reporter import finish, reporter_for
@@ -15,9 +17,16 @@ from bitplan.config import Config
 from bitplan.errors import UsageError
 from bitplan.progress import Reporter
 
-app = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=brief(BriefGroup, "model", "weights", "data", "encodings", "recovery", "output"),
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
-Profile = Annotated[Path, typer.Argument(help="An .arrow file, or the name of a profile in the library.")]
+Profile = Annotated[
+    Path,
+    typer.Argument(help="An .arrow file, or a name (optimize profile list).", autocompletion=one_of(device_profiles)),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -51,7 +60,7 @@ def profile(config: Config, reporter: Reporter, json_output: Json = False) -> No
     finish(reporter, paths, json_output)
 
 
-@app.command()
+@app.command(cls=brief(BriefCommand, "networks", "model", "encodings", "output", "json_output"))
 @configured
 def device(
     context: typer.Context,
@@ -77,7 +86,7 @@ def device(
     finish(reporter, found, json_output)
 
 
-@app.command("list")
+@app.command("list", cls=BriefCommand)
 def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     """The device profiles of the library, and which of them hold for this machine."""
     from bitplan.device_commands import listed
@@ -91,7 +100,7 @@ def list_profiles(quiet: Quiet = False, json_output: Json = False) -> None:
     finish(reporter, found, json_output)
 
 
-@app.command()
+@app.command(cls=brief(BriefCommand, "profile", "network", "accuracy", "encodings", "json_output"))
 @configured
 def show(
     profile: Profile,
@@ -115,7 +124,7 @@ def show(
     finish(reporter, found, json_output)
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Json = False) -> None:
     """How two device profiles differ: their machines, and the time of the steps that both have."""
     from bitplan.device_commands import compared
@@ -128,7 +137,7 @@ def diff(first: Profile, second: Profile, quiet: Quiet = False, json_output: Jso
     finish(reporter, found, json_output)
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def merge(
     profiles: Annotated[
         list[Path], typer.Argument(help="Two or more, of one machine and its kernels; later ones win.")

@@ -20,7 +20,7 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.estimators import DEFAULT, ESTIMATORS
 from bitplan.profiles.executor import Load
 from bitplan.profiles.fingerprint import this_machine
-from bitplan.profiles.library import default_path, profile_path
+from bitplan.profiles.library import default_path, writable_profile_path
 from bitplan.profiles.link import Link
 from bitplan.profiles.loss import LossProfile, cache_path
 from bitplan.profiles.measure_latency import measure as measure_latency
@@ -56,7 +56,7 @@ def known_or_timed(
     goes on where it was. `what` and `step` are what is timed, in the words of the messages. Raises BusyError while
     another process times steps of the same profile."""
     here = this_machine()
-    path = profile_path(config.device_profile) if config.device_profile else default_path(here)
+    path = writable_profile_path(config.device_profile) if config.device_profile else default_path(here)
     known = DeviceProfile.load(path) if path.exists() else None
     if known:
         known.require_this_machine()

@@ -205,7 +205,7 @@ class Simulator:
         found: Values = {}
         for node in nodes:
             if node.name not in raw:
-                raise DataError(f"input {node.name!r} is missing")
+                raise DataError(f"input {node.name!r} is missing; give an array for it")
             if tuple(raw[node.name].shape[1:]) != node.shape:
                 raise DataError(
                     f"input {node.name!r} has shape {tuple(raw[node.name].shape)}; the network reads [N, "
@@ -274,7 +274,7 @@ def _array_names(node: Node) -> tuple[str, ...]:
 def _tensors(node: Node, weights: Weights) -> tuple[Tensor, Tensor]:
     for name in _array_names(node):
         if name not in weights:
-            raise DataError(f"the weights lack {name!r}")
+            raise DataError(f"the weights lack {name!r}; give those of this network")
     first, second = (_float32(weights[name]) for name in _array_names(node))
     return first.contiguous(memory_format=torch.channels_last) if first.ndim == 4 else first, second
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import HOW, Json, Quiet, configured, existing, resolve
 from bitplan.cli_places import studied
 from bitplan.cli_reporter import finish, reporter_for
@@ -19,7 +20,11 @@ from bitplan.progress import Reporter
 from bitplan.user_code import require_package
 
 STUDY = "Study"
-app = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=brief(BriefGroup, "trials", "knob", "target_latency", "budget", "output"),
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study, OUTPUT/NAME.")]
 Storage = Annotated[str | None, typer.Option(help="In place of the storage that the folder names.")]
@@ -110,7 +115,7 @@ def study(
     finish(reporter, found, json_output)
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def show(
     folder: Folder = DEFAULT_FOLDER, storage: Storage = None, quiet: Quiet = False, json_output: Json = False
 ) -> None:
@@ -126,7 +131,7 @@ def show(
     finish(reporter, [row.to_json() for row in rows], json_output)
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def best(
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[
@@ -151,7 +156,7 @@ def best(
     finish(reporter, [row.to_json() for row in found], json_output)
 
 
-@app.command()
+@app.command(cls=BriefCommand)
 def export(
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[Path, typer.Option("-o", "--output", help="trials.csv, .json or .arrow.")] = Path("trials.csv"),

@@ -35,7 +35,7 @@ def parse_seconds(text: str, what: str = "latency") -> float:
     """Reads `20ms`, `500us` or `0.5s` into seconds. Raises UsageError."""
     value, unit = _number_and_unit(text, what, "20ms")
     if unit not in SECOND_UNITS:
-        raise UsageError(f"{what} {text!r} needs a unit: s, ms or us")
+        raise UsageError(f"{what} {text!r} needs a unit: s, ms or us; write for example 20ms")
     return value * SECOND_UNITS[unit]
 
 

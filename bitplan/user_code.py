@@ -29,13 +29,17 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
     Raises UsageError where the form is wrong, the module cannot be imported, or it has no such function."""
     module_name, _, name = spec.partition(":")
     if not FUNCTION_SPEC.fullmatch(spec) or module_name.endswith(".py"):
-        raise UsageError(f"{what} {spec!r} must look like 'pkg.mod:function'")
+        raise UsageError(
+            f"{what} {spec!r} must look like 'pkg.mod:function'; name the module as in an import, without .py"
+        )
     with _current_folder_importable():
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise UsageError(f"{what} {spec!r}: importing {module_name} failed: {error}") from error
+                raise UsageError(
+                    f"{what} {spec!r}: importing {module_name} failed: {error}; install what it lacks"
+                ) from error
             raise UsageError(
                 f"{what} {spec!r}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}; "
                 "run the command in the folder that holds it, or install it"
@@ -45,6 +49,7 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{what} {spec!r}: importing {module_name} failed with {type(error).__name__}: {error}"
+                f"; mend the module: python -c 'import {module_name}' shows where"
             ) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -69,6 +74,7 @@ def call_function(spec: str, what: str) -> Any:
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{what} {spec!r}: the function, called without arguments, raised {type(error).__name__}: {error}"
+                "; mend it, or name another"
             ) from error
 
 

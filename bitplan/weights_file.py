@@ -55,7 +55,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise UsageError(f"weights {path}: unknown kind of file {path.suffix!r}; give .safetensors, .pt or .pth")
     if not path.is_file():
-        raise DataError(f"weights {path}: there is no such file")
+        raise DataError(f"weights {path}: there is no such file; name an existing one with --weights")
     content = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
@@ -69,7 +69,9 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"weights {path}: not a readable safetensors file: {error}") from None
+        raise DataError(
+            f"weights {path}: not a readable safetensors file: {error}; save it anew, or copy it again"
+        ) from None
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:
@@ -87,7 +89,10 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise DataError(f"weights {path}: holds a {type(content).__name__}, not a state dict of named tensors")
+        raise DataError(
+            f"weights {path}: holds a {type(content).__name__}, not a state dict of named tensors"
+            "; save torch.save(model.state_dict(), path)"
+        )
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
             raise DataError(f"weights {path}: entry {name!r} is a {type(tensor).__name__}, not a tensor")

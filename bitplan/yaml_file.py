@@ -35,9 +35,9 @@ def read_mapping(text: str, source: str | Path) -> dict[str, Any]:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise UsageError(f"{source} is not valid YAML: {error}") from None
+        raise UsageError(f"{source} is not valid YAML: {error}; correct it there") from None
     except RecursionError:
-        raise UsageError(f"{source} is nested too deeply") from None
+        raise UsageError(f"{source} is nested too deeply; write lines of the form 'name: value'") from None
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
@@ -50,5 +50,7 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise UsageError(
+            f"cannot read {path}: {error}; check the path, its permissions and that it is text in UTF-8"
+        ) from None
     return read_mapping(text, path)

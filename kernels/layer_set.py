@@ -50,7 +50,10 @@ class LayerSet:
         try:
             return LayerSet(data, threads, isa)
         except FileFormatError as error:
-            raise FileFormatError(f"{os.fspath(path)}: {error}") from None
+            raise FileFormatError(
+                f"{os.fspath(path)}: {error}; copy the file again, write it anew (optimize realise), or use the bitplan that "
+                "wrote it"
+            ) from None
 
     def run(self, number: int, array: NDArray[np.float32], interleaved: bool = False) -> NDArray[np.float32]:
         """The value of a layer for contiguous float32 [N, ...]. Images are [N, C, H, W] or, `interleaved`,

@@ -45,6 +45,7 @@ class DropIn(nn.Module):
         if not isinstance(self.info.op, self.kind):
             raise UsageError(
                 f"layer {name!r} of the artifact is a {type(self.info.op).__name__}, not a {self.kind.__name__}"
+                "; use the class of that kind"
             )
 
     @classmethod
@@ -91,7 +92,9 @@ class DropIn(nn.Module):
         if not isinstance(input, Tensor):
             raise DataError(f"layer {self.name!r} reads a tensor, not a {type(input).__name__}; convert the input")
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise DataError(f"layer {self.name!r} cannot be traced: its result would be recorded as a constant")
+            raise DataError(
+                f"layer {self.name!r} cannot be traced: its result would be recorded as a constant; trace the module of floats instead"
+            )
         if input.dtype != torch.float32 or input.device.type != "cpu":
             raise DataError(
                 f"layer {self.name!r} reads float32 on the CPU, not {input.dtype} on {input.device}; convert the input"
@@ -125,7 +128,7 @@ class Conv2d(DropIn):
     def run(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise DataError(
-                f"layer {self.name!r} reads images [N, {self.in_channels}, H, W], not a tensor of shape {tuple(x.shape)}"
+                f"layer {self.name!r} reads images [N, {self.in_channels}, H, W], not a tensor of shape {tuple(x.shape)}; reshape the input"
             )
         if not len(x):
             return x.new_empty((0, *output_shape(self.info.op, self.info.weight, tuple(x.shape[1:]))))
@@ -147,7 +150,7 @@ class Linear(DropIn):
     def run(self, x: Tensor) -> Tensor:
         if x.ndim < 1 or x.shape[-1] != self.in_features:
             raise DataError(
-                f"layer {self.name!r} reads [..., {self.in_features}], not a tensor of shape {tuple(x.shape)}"
+                f"layer {self.name!r} reads [..., {self.in_features}], not a tensor of shape {tuple(x.shape)}; reshape the input"
             )
         rows = x.reshape(-1, self.in_features)
         if not len(rows):
@@ -205,9 +208,11 @@ def operation_of(module: nn.Module) -> nouns.Conv2d | nouns.Linear:
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return nouns.Linear()
     if not (isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward):
-        raise UsageError(f"{type(module).__name__} is neither torch.nn.Conv2d nor torch.nn.Linear")
+        raise UsageError(
+            f"{type(module).__name__} is neither torch.nn.Conv2d nor torch.nn.Linear; leave this layer in torch"
+        )
     if module.padding_mode != "zeros":
-        raise UsageError(f"it pads with {module.padding_mode}, not zeros")
+        raise UsageError(f"it pads with {module.padding_mode}, not zeros; leave this layer in torch")
     # Left, right, top, bottom; `same` is resolved there too.
     left, right, top, bottom = module._reversed_padding_repeated_twice
     padding: Padding = (top, bottom, left, right)
@@ -229,16 +234,18 @@ def output_shape(op: nouns.Conv2d | nouns.Linear, weight: nouns.WeightShape, sha
     """The shape (without the batch) of a layer's value. Raises UsageError where it cannot read such an input."""
     if isinstance(op, nouns.Linear):
         if len(shape) not in (1, 2) or shape[-1] != weight.in_channels:
-            raise UsageError(f"it reads ({weight.in_channels},) or (rows, {weight.in_channels}), not {shape}")
+            raise UsageError(
+                f"it reads ({weight.in_channels},) or (rows, {weight.in_channels}), not {shape}; give that"
+            )
         return (*shape[:-1], weight.out_channels)
     if len(shape) != 3 or shape[0] != weight.in_channels:
-        raise UsageError(f"it reads ({weight.in_channels}, height, width), not {shape}")
+        raise UsageError(f"it reads ({weight.in_channels}, height, width), not {shape}; give that")
     top, bottom, left, right = op.padding
     padded = (shape[1] + top + bottom, shape[2] + left + right)
     extent = [d * (k - 1) + 1 for d, k in zip(op.dilation, op.kernel, strict=True)]
     height, width = ((p - e) // s + 1 for p, e, s in zip(padded, extent, op.stride, strict=True))
     if min(height, width) < 1:
-        raise UsageError(f"an input of shape {shape} is smaller than its kernel")
+        raise UsageError(f"an input of shape {shape} is smaller than its kernel; give larger images")
     return (weight.out_channels, height, width)
 
 

@@ -172,7 +172,9 @@ class Predictor:
         if missing := [name for name in layers if name not in variants]:
             raise UsageError(f"the policy gives layer {missing[0]!r} no variant; every layer needs one")
         if unknown := sorted(set(variants) - set(layers)):
-            raise UsageError(f"the policy names {unknown[0]!r}, which is not a layer of the network")
+            raise UsageError(
+                f"the policy names {unknown[0]!r}, which is not a layer of the network; take it out of the policy"
+            )
 
 
 def predict(

@@ -151,5 +151,7 @@ def layers_matching(network: Network, pattern: str, rule: str) -> tuple[str, ...
         return found
     if pattern in network.by_name:
         operation = type(network.by_name[pattern].op).__name__
-        raise UsageError(f"{rule}: {pattern!r} is an operation ({operation}) without weights, so it has no encoding")
+        raise UsageError(
+            f"{rule}: {pattern!r} is an operation ({operation}) without weights, so it has no encoding; name a layer"
+        )
     raise UsageError(f"{rule}: the network has no layer {pattern!r}; {suggestion(pattern, names, 'its layers')}")

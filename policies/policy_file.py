@@ -75,7 +75,10 @@ def read_policy(path: Path) -> Policy:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise FileFormatError(f"cannot read the policy {path}: {error.strerror or error}") from None
+        raise FileFormatError(
+            f"cannot read the policy {path}: {error.strerror or error}"
+            "; check the path, or make one with `optimize plan`"
+        ) from None
     return parse_policy(text, str(path))
 
 
@@ -144,12 +147,16 @@ def _parsed(text: bytes, path: str) -> dict[str, Any]:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     except json.JSONDecodeError as error:
         raise FileFormatError(
-            f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; correct it there"
         ) from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise FileFormatError(f"{path} is not a JSON text: {error}") from None
+        raise FileFormatError(
+            f"{path} is not a JSON text: {error}; name a policy file, as `optimize plan` writes it"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise FileFormatError(f'{path} is not a policy file: it has no "format": "{FORMAT}"')
+        raise FileFormatError(
+            f'{path} is not a policy file: it has no "format": "{FORMAT}"; name one, as `optimize plan` writes it'
+        )
     return content
 
 

@@ -27,12 +27,16 @@ Upgrades = Mapping[int, Callable[[pa.Table], pa.Table]]
 """By an older version: makes a table of the newest one of such a table."""
 
 
-def write_table(path: Path, table: pa.Table, header: Mapping[str, Any], form: str, version: int) -> None:
-    """Writes atomically. `header` is anything that JSON can hold; OSError (with the path) where writing fails."""
+def write_table(
+    path: Path, table: pa.Table, header: Mapping[str, Any], form: str, version: int, compress: bool = False
+) -> None:
+    """Writes atomically. `header` is anything that JSON can hold; `compress`: the columns, by zstd. OSError (with the path)
+    where writing fails."""
     full = {"format": form, "version": version, **header, "checksum": NO_CHECKSUM.decode()}
     table = table.replace_schema_metadata({KEY: json.dumps(full).encode()})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression="zstd" if compress else None)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     data = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest().encode()

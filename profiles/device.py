@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from bitplan.errors import FileFormatError, UsageError
@@ -153,14 +154,16 @@ class DeviceProfile:
                 + "; it serves to plan ahead, but claims about this machine need `optimize profile` run here"
             )
 
-    def save(self, path: Path) -> None:
-        """Writes the Arrow file atomically."""
+    def save(self, path: Path, compact: bool = False) -> None:
+        """Writes the Arrow file atomically; `compact`: compressed, and latencies rounded to 12 bits (one in 4,000)."""
         keys = sorted(self.entries)
         rows = [self.entries[key] for key in keys]
         columns = {name: [getattr(key, name) for key in keys] for name in KEY_COLUMNS}
         columns |= {name: [getattr(row, name) for row in rows] for name in LATENCY_COLUMNS}
+        if compact:
+            columns |= {name: _rounded(columns[name]) for name in ("median", "low", "high")}
         header = {"fingerprint": self.fingerprint.to_json(), "anchor": asdict(self.anchor), "recorded": self.recorded}
-        write_table(path, pa.table(columns, schema=SCHEMA), header, FORMAT, VERSION)
+        write_table(path, pa.table(columns, schema=SCHEMA), header, FORMAT, VERSION, compact)
 
     @staticmethod
     def load(path: Path) -> DeviceProfile:
@@ -179,3 +182,9 @@ class DeviceProfile:
             raise FileFormatError(
                 f"{path}: holds an impossible entry ({error}); delete the file and {REMEDY}"
             ) from error
+
+
+def _rounded(seconds: list[float]) -> list[float]:
+    """Numbers of 12 significant bits: the zeros behind them compress well."""
+    mantissas, exponents = np.frexp(np.array(seconds))
+    return [float(x) for x in np.ldexp(np.rint(mantissas * 4096) / 4096, exponents)]

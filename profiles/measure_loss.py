@@ -153,7 +153,10 @@ def checked_metric(network: Network, estimator: str, metric: str) -> str:
     """The metric that is measured where `metric` is asked for. Raises UsageError where the estimator cannot."""
     metric, metrics = effective_metric(network, metric), estimator_named(estimator).method().metrics
     if metric not in metrics:
-        raise UsageError(f"the estimator {estimator} does not measure the metric {metric}, only {', '.join(metrics)}")
+        raise UsageError(
+            f"the estimator {estimator} does not measure the metric {metric}, only {', '.join(metrics)}; name one of these "
+            "with --loss-metric, or another estimator with --loss-profile"
+        )
     return metric
 
 

@@ -26,11 +26,13 @@ class Standing:
         return {None: "not known here", True: "this machine", False: "another machine"}[self.here]
 
 
-def standing(recorded: Fingerprint, here: Fingerprint | None) -> Standing:
-    """Compares a profile's fingerprint with that of this machine (None where it cannot be taken)."""
+def standing(recorded: Fingerprint, here: Fingerprint | None, example: bool = False) -> Standing:
+    """Compares a profile's fingerprint with that of this machine (None where it cannot be taken). `example`: one that comes
+    with bitplan, to plan ahead with for its own level whatever is in use here, so that its machine counts as another one and
+    only other kernels make it stale."""
     if here is None:
         return Standing(None)
-    if (recorded.cpu, recorded.cores, recorded.features) != (here.cpu, here.cores, here.features):
+    if example or (recorded.cpu, recorded.cores, recorded.features) != (here.cpu, here.cores, here.features):
         reasons = [] if recorded.kernel_version == here.kernel_version else [_kernels(recorded, here)]
         return Standing(False, tuple(reasons))
     reasons = []

@@ -33,7 +33,7 @@ def load_npz(path: Path, split: Split, input_shape: Sequence[int] | None = None)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         if "pickle" in str(error):
             raise DataError(f"{path} holds pickled objects, which are refused; save plain arrays") from None
-        raise DataError(f"{path} is damaged or not an .npz file: {error}") from None
+        raise DataError(f"{path} is damaged or not an .npz file: {error}; write it anew with numpy.savez") from None
     return from_arrays(arrays, str(path), split, input_shape)
 
 

@@ -53,6 +53,7 @@ def load_cifar(folder: Path, files: CifarFiles) -> dict[str, Any]:
     if place is None:
         raise DataError(
             f"no {files.folder} in {folder}: looked for the file {first!r} in {', '.join(map(str, places))}"
+            "; name the folder that torchvision downloaded it to"
         )
     arrays: dict[str, Any] = {}
     for part, batches in (("calibration", files.training), ("test", files.test)):

@@ -48,7 +48,7 @@ def check_images(x: object, source: str, input_shape: Sequence[int] | None = Non
         hint = "; a grey image needs one channel: x[:, None]" if axes == 3 and x.ndim == 3 else ""
         raise DataError(f"{source}: the images have shape {list(x.shape)}; they must be {wanted}{hint}")
     if x.size == 0:
-        raise DataError(f"{source}: there are no images (shape {list(x.shape)})")
+        raise DataError(f"{source}: there are no images (shape {list(x.shape)}); give one at least")
     if input_shape and tuple(x.shape[1:]) != tuple(input_shape):
         _explain_shape(x, source, tuple(input_shape))
     if not input_shape and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
@@ -73,7 +73,10 @@ def _explain_shape(x: Images, source: str, wanted: Shape) -> None:
     if len(wanted) == 3 and found == (*wanted[1:], wanted[0]):
         raise DataError(f"{text}; they are channels last: x.transpose(0, 3, 1, 2)")
     if len(wanted) == 3 and found[0] != wanted[0]:
-        raise DataError(f"{text}: {found[0]} channels instead of {wanted[0]}")
+        raise DataError(
+            f"{text}: {found[0]} channels instead of {wanted[0]}"
+            "; give images with as many channels as the first layer reads"
+        )
     raise DataError(f"{text}; resize them first (--resize and --crop do so for image folders)")
 
 

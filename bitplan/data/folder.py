@@ -123,7 +123,7 @@ class Decoder:
             with Image.open(path) as file:
                 image = self._cropped(self._resized(file.convert("L" if self.channels == 1 else "RGB")), path)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} is not a readable image: {error}") from None
+            raise DataError(f"{path} is not a readable image: {error}; remove it, or copy it again") from None
         array: np.ndarray[Any, Any] = np.asarray(image)
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

@@ -24,7 +24,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {error}; fetch it again") from None
     header = 4 + 4 * dimensions
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise DataError(f"{path} is not an idx file of bytes with {dimensions} dimensions; fetch it again")
@@ -43,10 +43,13 @@ def load_idx(folder: Path, dataset: str) -> dict[str, Any]:
         if any(paths):
             break
     else:
-        raise DataError(f"no {dataset} in {folder}: looked for {STEMS[0]}-ubyte[.gz] in {', '.join(map(str, places))}")
+        raise DataError(
+            f"no {dataset} in {folder}: looked for {STEMS[0]}-ubyte[.gz] in {', '.join(map(str, places))}; name the folder "
+            "that torchvision downloaded it to"
+        )
     missing = [f"{stem}-ubyte" for stem, path in zip(STEMS, paths, strict=True) if path is None]
     if missing:
-        raise DataError(f"{place} lacks {', '.join(missing)} (or the same with .gz)")
+        raise DataError(f"{place} lacks {', '.join(missing)} (or the same with .gz); fetch the data set again")
     train_x, train_y, test_x, test_y = (
         read_idx(path, int(stem[-1])) for stem, path in zip(STEMS, paths, strict=True) if path
     )

@@ -6,6 +6,7 @@ from bitplan.encodings.apb import Apb
 from bitplan.encodings.base import EncodedLayer, Encoding
 from bitplan.encodings.binary import Binary
 from bitplan.encodings.coded import Coded, CodedTernary
+from bitplan.encodings.even import EvenLevels
 from bitplan.encodings.float32 import Float32
 from bitplan.encodings.int3 import Int3
 from bitplan.encodings.int8 import Int8
@@ -30,6 +31,8 @@ ENCODINGS: tuple[Encoding, ...] = (
     Xor(),
     Pruned(),
     PrunedFloat(),
+    EvenLevels("int6", bits=6, zero=False),
+    EvenLevels("int5", bits=5, zero=False),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}

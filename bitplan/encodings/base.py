@@ -82,7 +82,7 @@ class Encoding(ABC):
 
     name: ClassVar[str]
     number: ClassVar[int]
-    """The encoding's number in an artifact; never reused."""
+    """The number of how an artifact holds its layers; never reused for another way."""
     variants: tuple[Variant, ...]
     on_default_menu: ClassVar[bool] = True
     """Whether its variants are planned with where nothing is asked for."""
@@ -92,6 +92,11 @@ class Encoding(ABC):
     """The activation formats that its layers can read, the usual one first."""
     tolerance: ClassVar[float] = 1e-5
     """Runtime against reference: max|a - b| <= tolerance * max|b|."""
+
+    @property
+    def stored_as(self) -> str:
+        """What the runtime calls `number`: the encoding itself, unless several are held in the same way."""
+        return self.name
 
     def supports(self, shape: WeightShape) -> bool:
         """Whether a layer of this shape can be stored (whether it can read a format: `compute.supports_format`)."""

@@ -137,7 +137,9 @@ def _call(module: nn.Module, x: Any, batch: int) -> Call:
     if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.device.type != "cpu":
         raise UsageError(f"it reads {x.dtype if isinstance(x, Tensor) else type(x).__name__}, not float32 on the CPU")
     if not x.numel():
-        raise UsageError(f"it is called with nothing (a tensor of shape {tuple(x.shape)})")
+        raise UsageError(
+            f"it is called with nothing (a tensor of shape {tuple(x.shape)}); give --data on which every layer runs"
+        )
     op, weight = operation_of(module), weight_shape_of(module)
     if not isinstance(op, Linear):
         if x.ndim != 4:

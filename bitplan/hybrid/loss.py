@@ -43,7 +43,10 @@ def loss_profile(trained: HybridTrained, config: Config, reporter: Reporter) -> 
     """The profile on the calibration images, from the cache or measured (going on where an interrupted run stopped)."""
     named, file = named_estimator(config)
     if named not in (None, SEPARABLE):
-        raise UsageError(f"the layers of a module are measured by the estimator {SEPARABLE} only, not by {named}")
+        raise UsageError(
+            f"the layers of a module are measured by the estimator {SEPARABLE} only, not by {named}"
+            "; leave --loss-profile out"
+        )
     count = trained.loss_images(config.loss_size)
     images = trained.data.calibration_x[:count]
     labels = None if trained.data.calibration_y is None else trained.data.calibration_y[:count]

@@ -42,7 +42,10 @@ def hybrid_network(leaves: Sequence[Leaf]) -> HybridNetwork:
     """The network of all leaves. Its output is the last one; of the others, which nothing reads, f32 is kept too.
     Raises UsageError where there is no leaf."""
     if not leaves:
-        raise UsageError("the model has no Conv2d or Linear layer that a drop-in could take the place of")
+        raise UsageError(
+            "the model has no Conv2d or Linear layer that a drop-in could take the place of"
+            "; bitplan plans these two kinds of layers only"
+        )
     nodes = [node for leaf in leaves for node in layer_nodes(leaf.name, leaf.module, leaf.largest)]
     return HybridNetwork(tuple(nodes), (leaves[-1].name,), calls={leaf.name: leaf.calls for leaf in leaves})
 

@@ -49,6 +49,7 @@ class Runner:
         except Exception as error:
             raise DataError(
                 f"the model failed on images of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
+                "; check the shape and the channels of --data"
             ) from error
 
     def run(self, images: NDArray[Any]) -> None:

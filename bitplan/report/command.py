@@ -32,7 +32,9 @@ def make_report(folder: Path, output: Path | None, other: Path | None, timed: bo
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder; name a file to write, such as {output / PAGE}")
     if output.suffix != ".html":  # -o FOLDER/policy.json would destroy what the report is made of
-        raise UsageError(f"the output {output} is written over if it exists, so its name must end in .html")
+        raise UsageError(
+            f"the output {output} is written over if it exists, so its name must end in .html; name one such as report.html"
+        )
     found = read_folder(folder)
     theirs = None if other is None else report_facts(read_folder(other))
     if timed:

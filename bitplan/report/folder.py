@@ -114,14 +114,19 @@ def _network(file: Path, policy: Policy) -> Network:
     network = read_network(file)
     named, expected = {node.name for node in network.layers}, {layer.name for layer in policy.layers}
     if named != expected:
-        raise FileFormatError(f"{file} has other layers than {POLICY} beside it")
+        raise FileFormatError(
+            f"{file} has other layers than {POLICY} beside it"
+            "; realise the policy anew, or take the file out of the folder"
+        )
     return network
 
 
 def _artifact(file: Path, policy: Policy) -> bytes:
     data = file.read_bytes()
     if stored_policy_hash(data) != policy_hash(policy):
-        raise FileFormatError(f"{file} does not carry out {POLICY} beside it")
+        raise FileFormatError(
+            f"{file} does not carry out {POLICY} beside it; realise the policy anew, or take the file out of the folder"
+        )
     return data
 
 
@@ -129,13 +134,19 @@ def _same_origin(file: Path, hashes: dict[str, str], policy: Policy) -> None:
     for name in ("network", "weights", "data"):
         expected = policy.hashes.get(name)
         if expected is not None and hashes.get(name, expected) != expected:
-            raise FileFormatError(f"{file} is of other {name} than {POLICY} beside it")
+            raise FileFormatError(
+                f"{file} is of other {name} than {POLICY} beside it"
+                "; realise the policy anew, or take the file out of the folder"
+            )
 
 
 def _device(file: Path, policy: Policy) -> DeviceProfile:
     profile = DeviceProfile.load(file)
     if policy.hashes.get("device", profile.fingerprint.hash) != profile.fingerprint.hash:
-        raise FileFormatError(f"{file} is of another machine than {POLICY} beside it was planned for")
+        raise FileFormatError(
+            f"{file} is of another machine than {POLICY} beside it was planned for"
+            "; realise the policy anew, or take the file out of the folder"
+        )
     return profile
 
 

@@ -71,9 +71,11 @@ def read_result(path: Path, policy: Policy) -> dict[str, Any]:
         jsonschema.validate(content, SCHEMA)
     except jsonschema.ValidationError as error:
         place = ".".join(map(str, error.absolute_path)) or "the file"
-        raise FileFormatError(f"{path} is not a result of bitplan: {place}: {error.message[:200]}") from None
+        raise FileFormatError(
+            f"{path} is not a result of bitplan: {place}: {error.message[:200]}; realise the policy anew"
+        ) from None
     except ValueError as error:
-        raise FileFormatError(f"{path} is not a result of bitplan: {error}") from None
+        raise FileFormatError(f"{path} is not a result of bitplan: {error}; realise the policy anew") from None
     chosen = {layer["name"]: layer["encoding"] for layer in content["layers"]}
     if chosen != {layer.name: str(layer.variant) for layer in policy.layers}:
         raise FileFormatError(

@@ -225,8 +225,7 @@ Header read_header(Bytes file, Artifact& artifact) {
   const std::uint8_t* at = file.data();
   const auto version = load<std::uint32_t>(at + 8);
   if (version != kVersion)
-    throw FormatError(text("artifact version ", version, "; this runtime reads version ", kVersion,
-                           ": write the artifact anew, or use the bitplan that wrote it"));
+    throw FormatError(text("artifact version ", version, "; this runtime reads version ", kVersion));
   if (load<std::uint32_t>(at + 108) != crc32(at, 108))
     throw FormatError("the header is damaged: its checksum does not match");
   if (load<std::uint32_t>(at + 12) != kHeaderBytes)

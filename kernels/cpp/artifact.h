@@ -69,7 +69,7 @@ struct Weight {
   std::uint8_t encoding = 0;     // its number
   Codec codec = Codec::float32;  // that of the layer in memory
   Kernel kernel = Kernel::floats;
-  std::uint32_t number = 0;  // apb, pruned: weights kept; xor: rate, in sixteenths of a bit per four weights
+  std::uint32_t number = 0;  // apb, pruned: weights kept; even: bits; xor: sixteenths of a bit per four weights
   std::uint64_t offset = 0, size = 0;
   LayerShape shape;
   Bytes data;

@@ -7,6 +7,7 @@
 #include "artifact.h"
 #include "codec.h"
 #include "error.h"
+#include "even_levels.h"
 #include "expected_shape.h"
 #include "pruned.h"
 #include "require.h"
@@ -61,6 +62,9 @@ void check_weight(const Node& node) {
     require(weight.number <= count && count / kMostPrunedPerKept < weight.number,
             text("it keeps ", weight.number, " of ", count, " weights; expected more than one in ", kMostPrunedPerKept,
                  ", and no more than there are"));
+  else if (storage == Storage::even)
+    require(weight.number >= 1 && weight.number <= kMostEvenBits,
+            text("its levels have ", weight.number, " bits; expected 1 to ", kMostEvenBits));
   else
     require(
         weight.number <= (weight.codec == Codec::apb ? count : 0),

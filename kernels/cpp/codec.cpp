@@ -3,16 +3,13 @@
 #include <bit>
 
 #include "aligned_buffer.h"
+#include "even_levels.h"
 #include "pruned.h"
 #include "xor_network.h"
 
 namespace bitplan {
-namespace {
 
-// Written so that no n overflows.
 std::size_t packed_size(std::size_t n, std::size_t bits) { return n / 8 * bits + (n % 8 * bits + 7) / 8; }
-
-}  // namespace
 
 std::size_t stored_code_bytes(Codec codec, std::size_t n) {
   return codec == Codec::ternary ? (n + 4) / 5 : resident_code_bytes(codec, n);
@@ -56,6 +53,8 @@ std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, s
     bytes += (floats ? 2 : 1) * number + mask_bytes(number, shape.count());
   else if (info.storage == Storage::xor_network)
     bytes += kXorHeaderBytes + xor_code_bytes(shape.count(), number);
+  else if (info.storage == Storage::even)
+    bytes += kEvenHeaderBytes + packed_size(shape.count(), number);
   else
     bytes += stored_code_bytes(codec, shape.count());
   if (codec == Codec::apb) bytes += kUnitLevelBytes + number + elias_fano_bytes(number, shape.count());

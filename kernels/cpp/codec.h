@@ -10,9 +10,9 @@
 
 namespace bitplan {
 
-// How a file holds weights: as its codec does, in entropy code, as the input of a network of XOR gates, or as a mask
-// and those that it keeps.
-enum class Storage : std::uint8_t { plain, entropy, xor_network, pruned };
+// How a file holds weights: as its codec does, in entropy code, as the input of a network of XOR gates, as a mask and
+// those that it keeps, or as numbers of evenly spaced levels that the file names.
+enum class Storage : std::uint8_t { plain, entropy, xor_network, pruned, even };
 
 // An encoding of a file, by its number: what it is held as in memory, and how in the file.
 struct CodecInfo {
@@ -21,7 +21,7 @@ struct CodecInfo {
   Storage storage = Storage::plain;
 };
 
-constexpr std::array<CodecInfo, 13> kCodecs = {{
+constexpr std::array<CodecInfo, 14> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -35,10 +35,14 @@ constexpr std::array<CodecInfo, 13> kCodecs = {{
     {Codec::ternary, "xor", Storage::xor_network},
     {Codec::int8, "pruned", Storage::pruned},
     {Codec::float32, "prunedfloat", Storage::pruned},
+    {Codec::int8, "even", Storage::even},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
 constexpr std::size_t kUnitLevelBytes = 1;  // apb: the unit of its levels, before the kept ones
+
+// Bytes of n codes of so many bits. No n overflows it.
+std::size_t packed_size(std::size_t n, std::size_t bits);
 
 // Bytes of n codes in the file, and in memory (not for float32).
 std::size_t stored_code_bytes(Codec codec, std::size_t n);
@@ -49,7 +53,7 @@ std::size_t elias_fano_shift(std::size_t k, std::size_t n);
 std::size_t elias_fano_bytes(std::size_t k, std::size_t n);
 
 // Bytes of a packed layer that is not entropy-coded, filled up to a multiple of 8; `number` is that of its record:
-// weights kept, or the rate of xor.
+// weights kept, the rate of xor, or the bits of even levels.
 std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, std::size_t number);
 
 }  // namespace bitplan

@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "coded_levels.h"
 #include "error.h"
+#include "even_levels.h"
 #include "pruned.h"
 #include "sign_weights.h"
 #include "xor_network.h"
@@ -221,6 +222,8 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   } else if (storage == Storage::xor_network) {
     decode_xor(codes.subspan(0, kXorHeaderBytes + xor_code_bytes(n, node.weight.number)), n, node.weight.number,
                layer.codes.data());
+  } else if (storage == Storage::even) {
+    read_even_levels(codes, node.weight.number, n, layer.codes.as<std::int8_t>());
   } else if (storage == Storage::pruned) {
     spread_levels(codes, node.weight.number, n, layer.codes.as<std::int8_t>());
   } else if (layer.codec == Codec::ternary) {

@@ -10,7 +10,9 @@ std::unique_ptr<Runtime> load_runtime(const std::string& path, std::size_t threa
   try {
     return std::make_unique<Runtime>(file.bytes(), threads, isa);
   } catch (const FormatError& error) {
-    throw FormatError(text(path, ": ", error.what()));
+    throw FormatError(
+        text(path, ": ", error.what(),
+             "; copy the file again, write it anew (optimize realise), or use the bitplan that wrote it"));
   }
 }
 

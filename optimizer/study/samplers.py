@@ -123,7 +123,10 @@ def _made(name: str, function: Callable[..., Any], seed: int) -> Any:
     try:
         sampler = function(seed)
     except Exception as error:
-        raise UsageError(f"sampler {name!r}, called with a seed, raised {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"sampler {name!r}, called with a seed, raised {type(error).__name__}: {error}"
+            "; mend it, or name one that bitplan knows"
+        ) from error
     if not isinstance(sampler, BaseSampler):
         raise UsageError(f"sampler {name!r} returned {type(sampler).__name__}; it must return an optuna sampler")
     return sampler

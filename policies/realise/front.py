@@ -30,7 +30,10 @@ def count_images(images: Images) -> int:
     """The number of images. Raises DataError where there is none or several inputs disagree."""
     counts = {len(array) for array in (images.values() if isinstance(images, Mapping) else [images])}
     if len(counts) != 1 or not min(counts):
-        raise DataError(f"there must be one image or more, as many for every input, not {sorted(counts)}")
+        raise DataError(
+            f"there must be one image or more, as many for every input, not {sorted(counts)}"
+            "; give more, or the same number for each input"
+        )
     return counts.pop()
 
 

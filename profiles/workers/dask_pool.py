@@ -91,7 +91,9 @@ def _client(workers: Workers) -> Iterator[Client]:
         try:
             client = Client(workers.cluster, timeout=SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise UsageError(f"no scheduler of Dask answers at {workers.cluster!r}: {error}") from error
+            raise UsageError(
+                f"no scheduler of Dask answers at {workers.cluster!r}: {error}; start one there, or correct --cluster"
+            ) from error
         with client:
             yield client
         return

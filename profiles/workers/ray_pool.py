@@ -64,7 +64,10 @@ def connected(workers: Workers) -> Iterator[Tasks]:
             else:
                 ray.init(address="local", num_cpus=workers.jobs or None, include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(f"Ray does not answer at {workers.cluster or 'this machine'}: {error}") from error
+            raise UsageError(
+                f"Ray does not answer at {workers.cluster or 'this machine'}: {error}"
+                "; start it there, or correct --cluster"
+            ) from error
     try:
         yield Tasks(workers.jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1))
     finally:

@@ -29,7 +29,7 @@ SUBJECT = ["--model", "tiny_network:build", "--data", "data.npz", "--encodings",
         (["--pin", "conv1=int7"], 2, "int7"),
         (["--exclude", "nothing*"], 2, "nothing"),
         (["--recovery", "reconstuct"], 2, "did you mean 'reconstruct'"),
-        (["--encodings", "int5"], 2, "int5"),
+        (["--encodings", "int9"], 2, "int9"),
         (["--objective", "speed"], 2, "speed"),
         (["--config", "none.yaml"], 2, "none.yaml"),
         (["--weights", "none.safetensors"], 1, "none.safetensors"),
@@ -213,7 +213,7 @@ def test_a_policy_edited_wrongly_names_layer_and_rule(command: Command, folder: 
     content = json.loads(path.read_text())
     for change, complaint in (
         ({"name": "conv11"}, "conv11"),
-        ({"encoding": "int5"}, "int5"),
+        ({"encoding": "int9"}, "int9"),
         ({"encoding": "apb", "parameters": {"kept": 0.9}}, "kept"),
     ):
         edited = json.loads(json.dumps(content))

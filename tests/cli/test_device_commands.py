@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,6 @@ def test_options_before_a_sub_command_are_refused(command: Any, library: Path) -
     assert "optimize profile device" in called.err
 
 
-def test_help_shows_what_most_need_and_help_all_the_rest(command: Any) -> None:
-    short, whole = command("--help"), command("--help-all")
-    assert short.code == whole.code == 0
-    assert "--budget" in short.out
-    assert "--polish" not in short.out
-    assert "--polish" in whole.out
-    assert short.out.count("\n") < 70
-
-
 def test_profiles_of_one_machine_merge_and_others_differ(command: Any, library: Path) -> None:
     assert command("profile", "device", *MENU, "-o", "board.arrow").code == 0
     timed = DeviceProfile.load(library / "board.arrow")
@@ -105,3 +97,14 @@ def test_profiles_of_one_machine_merge_and_others_differ(command: Any, library: 
     refused = command("profile", "merge", "board.arrow", "other.arrow", "-o", "both.arrow")
     assert refused.code == 2
     assert "another processor" in refused.err
+
+
+def test_profiles_that_come_with_bitplan_are_listed_and_travel(command: Any, library: Path) -> None:
+    found = {one["name"]: one for one in json.loads(command("profile", "list", "--json").out)}
+    assert found.keys() == {"avx2", "avx512vnni"}
+    assert all(one["comes_with_bitplan"] for one in found.values())
+    assert not any("level" in reason for one in found.values() for reason in one["stale"])
+    assert "none of your own yet; record one with: optimize profile device" in command("profile", "list").err
+    refused = command("profile", "device", *MENU, "--device", "avx2")
+    assert refused.code == 2
+    assert "comes with bitplan and stays as it is" in refused.err

@@ -122,7 +122,7 @@ def test_recovery_calibration_training_and_groups_are_knobs(study: Command) -> N
     [
         (["--knob", "recovry=fast,none"], 2, "did you mean 'recovery'"),
         (["--knob", "recovery=fats,none"], 2, "fats"),
-        (["--knob", "encodings=int5"], 2, "int5"),
+        (["--knob", "encodings=int9"], 2, "int9"),
         (["--knob", "kept=2"], 2, "kept"),
         (["--knob", "estimator=clad"], 2, "did you mean 'clado'"),
         (["--knob", "calibration_size=many"], 2, "many"),

@@ -121,7 +121,7 @@ def test_error_falls_with_more_bits() -> None:
     for variant in every_variant():
         weight, _, layer = random_layer(variant, shape)
         errors[str(variant)] = float(((layer.weight - weight) ** 2).sum() / (weight**2).sum())
-    ladder = ["float32", "int8", "int4", "int3", "int2", "ternary", "binary"]
+    ladder = ["float32", "int8", "int6", "int5", "int4", "int3", "int2", "ternary", "binary"]
     assert sorted(ladder, key=errors.__getitem__) == ladder
     kept = [name for name in errors if name.startswith("apb")]
     assert sorted(kept, key=errors.__getitem__, reverse=True) == kept
@@ -233,4 +233,6 @@ def test_kept_weights_of_grouped_layers_lie_by_panel_of_each_group() -> None:
 
 
 def test_numbers_and_names_are_unique() -> None:
-    assert len({e.number for e in ENCODINGS}) == len({e.name for e in ENCODINGS}) == len(ENCODINGS)
+    assert len({e.name for e in ENCODINGS}) == len(ENCODINGS)
+    held = {(e.number, e.stored_as) for e in ENCODINGS}
+    assert len({number for number, _ in held}) == len({name for _, name in held}) == len(held)

@@ -87,7 +87,7 @@ def test_groups_must_divide_channels() -> None:
     [
         (0, "B", 0, ["layers of floats read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (0, "B", 13, ["unknown encoding number 13; this version knows 0 to 12"]),
+        (0, "B", 14, ["unknown encoding number 14; this version knows 0 to 13"]),
         (1, "B", 0, ["layers of floats read f32", "this one has int8, u8 and floats"]),
         (1, "B", 2, ["the kernel bits runs ternary, binary, apb and xor on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),

@@ -77,6 +77,7 @@ def main() -> None:
         if planned["solver"]["status"] != "optimal" or planned["predicted_file_bytes"] > size - 1000:
             raise SystemExit(f"the plan is not what was asked for: {planned}")
         _run(folder, optimize, "frontier", ".", "--encodings", "int8,int4", "--points", "3")
+        _run(folder, optimize, "profile", "show", "avx2")  # a profile that comes with bitplan
         _run(folder, optimize, "run", "made.bitplan", "--data", "images.npz")
         _run(folder, optimize, "bench", "made.bitplan")
     print(f"{wheel.name}: installed and used without torch")

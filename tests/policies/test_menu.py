@@ -98,7 +98,7 @@ def test_a_preset_file_of_the_users(tmp_path: Path) -> None:
         ("encodings: []", "with at least one entry"),
         ("encodings: int8", "must be a list"),
         ("encodings: [8]", "must be a list"),
-        ("encodings: [int5]", "must look like|unknown encoding 'int5'"),
+        ("encodings: [int9]", "must look like|unknown encoding 'int9'"),
         ("encodings: [int8]\nencoding: x", "unknown key 'encoding'; a preset has only"),
         ("encodings: [int8]\nencodings: [int4]", "'encodings' stands there twice"),
         ("- int8", "must hold lines of the form"),

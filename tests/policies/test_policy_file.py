@@ -161,7 +161,7 @@ def test_a_policy_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     layer = sample().layers[0]
     for wrong in (
         Policy((layer, layer)),
-        Policy((LayerPolicy("a", Variant("int5"), 1),)),
+        Policy((LayerPolicy("a", Variant("int9"), 1),)),
         Policy((LayerPolicy("a", Variant("int8", "f32"), 1),)),
         Policy((LayerPolicy("a", Variant("float32", "u8"), 1),)),
         Policy((LayerPolicy("a", Variant("int8"), 1, kernel="bits"),)),

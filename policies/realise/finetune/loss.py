@@ -55,7 +55,10 @@ def checked(loss: Callable[..., Any], name: str) -> Loss:
         try:
             found = loss(trained, full, labels)
         except Exception as error:
-            raise UsageError(f"the loss {name!r} raised {type(error).__name__}: {error}") from error
+            raise UsageError(
+                f"the loss {name!r} raised {type(error).__name__}: {error}"
+                "; it is called with (outputs, full_precision, labels) and returns a scalar tensor"
+            ) from error
         if not isinstance(found, Tensor) or found.ndim != 0:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise UsageError(f"the loss {name!r} returned {shape}; it must return a scalar tensor")

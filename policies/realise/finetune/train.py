@@ -82,7 +82,9 @@ def finetune(
     check_variants(network, variants)
     settings = settings or Settings()
     if len(network.inputs) != 1:
-        raise UsageError(f"fine-tuning handles networks with one input, and this one has {len(network.inputs)}")
+        raise UsageError(
+            f"fine-tuning handles networks with one input, and this one has {len(network.inputs)}; leave --finetune out"
+        )
     if labels is not None and len(labels) != len(images):
         raise DataError(f"there are {len(labels)} labels for {len(images)} training images; give one for each")
     if settings.task and labels is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.coded import Coded
+from bitplan.encodings.even import EvenLevels
 from bitplan.errors import UsageError
 from bitplan.policies.realise.finetune.rules.apb import Apb
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule
@@ -53,15 +54,19 @@ RULES: Mapping[str, RuleOf] = {
     "pruned": lambda weight, nearest, start, settings: Pruned(weight, nearest, start),
     "prunedfloat": lambda weight, nearest, start, settings: PrunedFloats(weight, nearest, start),
 }
-"""By the name of the encoding."""
+"""By the name of the encoding; those of evenly spaced levels need no line."""
 
 
 def rule_for(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
     """The rule that trains a layer of this encoding. Raises UsageError where there is none."""
-    name = start.variant.encoding
-    if name not in RULES:
-        raise UsageError(f"there is no rule to train layers as {name}; there are rules for {', '.join(RULES)}")
-    return RULES[name](weight, nearest, start, settings)
+    encoding = encoding_of(start.variant)
+    rule = RULES.get(encoding.name, _grid if isinstance(encoding, EvenLevels) else None)
+    if rule is None:
+        raise UsageError(
+            f"there is no rule to train layers as {encoding.name}; there are rules for {', '.join(RULES)}: "
+            "pin its layers to another encoding, or leave out --finetune"
+        )
+    return rule(weight, nearest, start, settings)
 
 
 __all__ = ["RULES", "Rule", "UnderRate", "rule_for"]

@@ -1,4 +1,4 @@
-"""int8, int4, int3, int2: evenly spaced levels with a learned step (LSQ, arXiv 1902.08153)."""
+"""Encodings of evenly spaced levels (int8, int6 ... int2): a learned step (LSQ, arXiv 1902.08153)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer, encoding_of
-from bitplan.encodings.levels import UniformEncoding
+from bitplan.encodings.levels import LevelEncoding
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of, within_cells
 
 
 class Grid(Rule):
-    """r = steps exp(-rho) is rounded to the levels of the encoding: the whole numbers in -127..127 of int8, the odd ones
-    in -(2^b - 1)..2^b - 1 below. With straight-through, dw/dscale = q - r inside and q outside the grid. The gradient of
+    """r = steps exp(-rho) is rounded to the levels of the encoding: the whole numbers in -top..top, such as those of
+    int8, or the odd ones. With straight-through, dw/dscale = q - r inside and q outside the grid. The gradient of
     the scale is divided by sqrt(K top), K weights per channel, as LSQ does."""
 
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer) -> None:
         encoding = encoding_of(start.variant)
-        self.odd = isinstance(encoding, UniformEncoding)
-        self.top = float(2**encoding.bits - 1 if isinstance(encoding, UniformEncoding) else 127)
+        assert isinstance(encoding, LevelEncoding)
+        grid = encoding.grid(start)
+        self.odd = bool((grid.step == 2).all())
+        self.top = float(grid.highest.max())
         self.half_cell = 1.0 if self.odd else 0.5
         super().__init__(weight, nearest, start)
         divisor = (self.latent[0].numel() * self.top) ** 0.5

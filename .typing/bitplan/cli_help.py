@@ -1,0 +1,1 @@
+../../bitplan/cli_help.py
