@@ -1,0 +1,36 @@
+"""Networks that come as a file of another tool, made torch modules: archives of `torch.export` and ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitplan.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SUFFIXES = (".pt2", ".onnx")
+
+
+def is_model_file(spec: str) -> bool:
+    """Whether what `--model` names is a file of these kinds (and not a function)."""
+    return Path(spec).suffix.lower() in SUFFIXES
+
+
+def load_model_file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of an archive or ONNX file as a torch module that takes any batch size, and what the file says of it:
+    `input_shape` (batch left out) of a network with one input of fixed size. Its outputs have been compared with those
+    of the file. Nothing of the file is unpickled or executed but tensor operations.
+
+    Raises DataError where there is no such file, FileFormatError for one that is damaged or of another kind,
+    UnsupportedError, naming node and operation, for what has no counterpart in torch."""
+    if not path.is_file():
+        raise DataError(f"model {path}: there is no such file")
+    if path.suffix.lower() == ".pt2":
+        from bitplan.model_files.torch_archive import load_archive
+
+        return load_archive(path)
+    from bitplan.model_files.onnx_model import load_onnx
+
+    return load_onnx(path)
