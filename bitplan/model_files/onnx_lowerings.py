@@ -1,0 +1,269 @@
+"""What each ONNX operation becomes in torch, by the name of the operation."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+from torch import fx, nn
+
+from bitplan.model_files import onnx_functions as functions
+from bitplan.model_files.onnx_graph import Builder
+
+Lowering = Callable[[Builder], Any]
+
+
+def unary(function: Any) -> Lowering:
+    return lambda b: b.call(function, b.tensor())
+
+
+def binary(function: Any) -> Lowering:
+    return lambda b: b.call(function, b.tensor(0), b.tensor(1))
+
+
+def variadic(function: Any) -> Lowering:
+    def lower(b: Builder) -> fx.Node:
+        made = b.tensor()
+        for place in range(1, len(b.node.input)):
+            made = b.call(function, made, b.tensor(place))
+        return made
+
+    return lower
+
+
+def conv(b: Builder) -> fx.Node:
+    weight = b.constant(1)
+    bias = b.constant(2) if b.given(2) else None
+    if weight.ndim != 4:
+        b.fail(f"has a weight of {weight.ndim} axes; only 2-d convolutions are known", "write it as a 2-d convolution")
+    kernel = tuple(weight.shape[2:])
+    stride, dilation = (tuple(b.attribute(name, (1, 1))) for name in ("strides", "dilations"))
+    groups = b.attribute("group", 1)
+    x, padding = spatial(b, kernel, stride, dilation, 0.0)
+    layer = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], kernel, stride, padding, dilation, groups, bias is not None)
+    return b.layer(layer, weight, bias, x)
+
+
+def spatial(b: Builder, kernel: Any, stride: Any, dilation: Any, value: float) -> tuple[fx.Node, tuple[int, int]]:
+    """The input of a window, padded where torch's symmetric padding cannot say it, and that padding."""
+    x, auto = b.tensor(), b.attribute("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        return b.call(functions.padded_same, x, kernel, stride, dilation, auto == "SAME_LOWER", value), (0, 0)
+    top, left, bottom, right = b.attribute("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0, 0, 0, 0)
+    if (top, left) == (bottom, right):
+        return x, (top, left)
+    return b.call(functions.padded, x, (top, bottom, left, right), value), (0, 0)
+
+
+def gemm(b: Builder) -> fx.Node:
+    alpha, beta = b.attribute("alpha", 1.0), b.attribute("beta", 1.0)
+    if b.attribute("transA", 0) or not b.is_constant(1) or (b.given(2) and not b.is_constant(2)):
+        b.fail("multiplies two values of the network, or a transposed one")
+    weight = b.constant(1) if b.attribute("transB", 0) else b.constant(1).T
+    bias = beta * np.broadcast_to(b.constant(2).reshape(-1), weight.shape[:1]) if b.given(2) else None
+    return linear(b, alpha * weight, bias)
+
+
+def matmul(b: Builder) -> fx.Node:
+    if b.is_constant(1) and b.constant(1).ndim == 2:
+        return linear(b, b.constant(1).T, None)
+    return b.call(torch.matmul, b.tensor(0), b.tensor(1))
+
+
+def linear(b: Builder, weight: Any, bias: Any) -> fx.Node:
+    return b.layer(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias, b.tensor())
+
+
+def batch_norm(b: Builder) -> fx.Node:
+    if b.attribute("training_mode", 0):
+        b.fail("is in training mode", "export the network in evaluation mode")
+    scale, shift, mean, variance = (b.tensor(place) for place in range(1, 5))
+    return b.call(F.batch_norm, b.tensor(), mean, variance, scale, shift, False, 0.0, b.attribute("epsilon", 1e-5))
+
+
+def max_pool(b: Builder) -> fx.Node:
+    kernel = _kernel(b)
+    stride, dilation = (tuple(b.attribute(name, (1, 1))) for name in ("strides", "dilations"))
+    x, padding = spatial(b, kernel, stride, dilation, float("-inf"))
+    return b.call(functions.max_pool, x, kernel, stride, padding, dilation, bool(b.attribute("ceil_mode", 0)))
+
+
+def average_pool(b: Builder) -> fx.Node:
+    kernel, stride = _kernel(b), tuple(b.attribute("strides", (1, 1)))
+    count = bool(b.attribute("count_include_pad", 0))
+    x, padding = spatial(b, kernel, stride, tuple(b.attribute("dilations", (1, 1))), 0.0)
+    if x is not b.tensor() and not count:
+        b.fail("pads unevenly without counting the padding", "pad evenly, or set count_include_pad")
+    return b.call(functions.average_pool, x, kernel, stride, padding, bool(b.attribute("ceil_mode", 0)), count)
+
+
+def _kernel(b: Builder) -> tuple[int, ...]:
+    kernel = tuple(b.attribute("kernel_shape", ()))
+    if len(kernel) != 2:
+        b.fail(f"has a window of {len(kernel)} axes; only 2-d pools are known", "write it as a 2-d pool")
+    return kernel
+
+
+def global_pool(kind: str) -> Lowering:
+    return lambda b: b.call(functions.reduce, b.tensor(), kind, (2, 3), True, False)
+
+
+def reduction(kind: str) -> Lowering:
+    def lower(b: Builder) -> fx.Node:
+        axes = b.numbers(1, "axes")
+        nothing = bool(b.attribute("noop_with_empty_axes", 0))
+        return b.call(functions.reduce, b.tensor(), kind, axes, bool(b.attribute("keepdims", 1)), nothing)
+
+    return lower
+
+
+def reshape(b: Builder) -> fx.Node:
+    sizes = b.numbers(1, "shape")
+    return b.call(functions.reshape, b.tensor(), sizes, bool(b.attribute("allowzero", 0)), b.free_batch(sizes))
+
+
+def expand(b: Builder) -> fx.Node:
+    sizes = b.numbers(1)
+    return b.call(functions.expand, b.tensor(), sizes, b.free_batch(sizes))
+
+
+def concat(b: Builder) -> fx.Node:
+    return b.call(torch.cat, [b.tensor(place) for place in range(len(b.node.input))], b.attribute("axis", 1))
+
+
+def split(b: Builder) -> tuple[fx.Node, ...]:
+    count = b.attribute("num_outputs", len(b.node.output))
+    made = b.call(functions.split, b.tensor(), b.numbers(1, "split"), count, b.attribute("axis", 0))
+    return tuple(b.call(operator.getitem, made, index) for index in range(len(b.node.output)))
+
+
+def slice_(b: Builder) -> fx.Node:
+    starts, ends, axes = b.numbers(1, "starts"), b.numbers(2, "ends"), b.numbers(3, "axes")
+    return b.call(functions.slice_, b.tensor(), starts, ends, axes, b.numbers(4))
+
+
+def gather(b: Builder) -> fx.Node:
+    return b.call(functions.gather, b.tensor(), _index(b), b.attribute("axis", 0))
+
+
+def _index(b: Builder) -> Any:
+    index = b.constant(1)
+    if index.ndim > 1:
+        b.fail(f"takes indices of {index.ndim} axes")
+    return int(index) if index.ndim == 0 else tuple(index.tolist())
+
+
+def pad(b: Builder) -> fx.Node:
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[b.attribute("mode", "constant")]
+    value = b.number(2, "value", 0.0)
+    return b.call(functions.pad, b.tensor(), b.numbers(1, "pads"), value, mode, b.numbers(3))
+
+
+def clip(b: Builder) -> fx.Node:
+    return b.call(functions.clip, b.tensor(), b.number(1, "min"), b.number(2, "max"))
+
+
+def softmax(log: bool) -> Lowering:
+    def lower(b: Builder) -> fx.Node:
+        older = b.opset < 13
+        return b.call(functions.softmax, b.tensor(), b.attribute("axis", 1 if older else -1), log, older)
+
+    return lower
+
+
+def cast(b: Builder) -> fx.Node:
+    if b.attribute("to", TensorProto.FLOAT) != TensorProto.FLOAT:
+        b.fail("converts to something else than float32", "export the network in float32 without conversions")
+    return b.tensor()
+
+
+def prelu(b: Builder) -> fx.Node:
+    slope = b.constant(1).reshape(-1)
+    return b.call(F.prelu, b.tensor(), b.buffer(b.node.input[1], slope))
+
+
+def layer_norm(b: Builder) -> fx.Node:
+    if b.attribute("axis", -1) != -1:
+        b.fail("normalises over several axes")
+    scale = b.constant(1)
+    shift = b.tensor(2) if b.given(2) else None
+    return b.call(F.layer_norm, b.tensor(), tuple(scale.shape), b.tensor(1), shift, b.attribute("epsilon", 1e-5))
+
+
+def quantised(b: Builder) -> Any:
+    b.fail("belongs to a quantised network", "give the float32 network; bitplan quantises it")
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "Abs": unary(torch.abs),
+    "Add": binary(torch.add),
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_norm,
+    "Cast": cast,
+    "Clip": clip,
+    "Concat": concat,
+    "Conv": conv,
+    "ConvInteger": quantised,
+    "DepthToSpace": lambda b: b.call(
+        functions.depth_to_space, b.tensor(), b.attribute("blocksize", 1), b.attribute("mode", "DCR") == "CRD"
+    ),
+    "DequantizeLinear": quantised,
+    "Div": binary(torch.div),
+    "Dropout": lambda b: b.tensor(),
+    "Elu": lambda b: b.call(F.elu, b.tensor(), b.attribute("alpha", 1.0)),
+    "Erf": unary(torch.erf),
+    "Exp": unary(torch.exp),
+    "Expand": expand,
+    "Flatten": lambda b: b.call(functions.flatten, b.tensor(), b.attribute("axis", 1)),
+    "Gather": gather,
+    "Gelu": lambda b: b.made.call_function(F.gelu, (b.tensor(),), {"approximate": b.attribute("approximate", "none")}),
+    "Gemm": gemm,
+    "GlobalAveragePool": global_pool("mean"),
+    "GlobalMaxPool": global_pool("amax"),
+    "HardSigmoid": lambda b: b.call(
+        functions.hard_sigmoid, b.tensor(), b.attribute("alpha", 0.2), b.attribute("beta", 0.5)
+    ),
+    "HardSwish": unary(F.hardswish),
+    "Identity": lambda b: b.tensor(),
+    "LayerNormalization": layer_norm,
+    "LeakyRelu": lambda b: b.call(F.leaky_relu, b.tensor(), b.attribute("alpha", 0.01)),
+    "LogSoftmax": softmax(True),
+    "MatMul": matmul,
+    "MatMulInteger": quantised,
+    "Max": variadic(torch.maximum),
+    "MaxPool": max_pool,
+    "Min": variadic(torch.minimum),
+    "Mish": unary(F.mish),
+    "Mul": binary(torch.mul),
+    "Neg": unary(torch.neg),
+    "Pad": pad,
+    "Pow": binary(torch.pow),
+    "PRelu": prelu,
+    "QLinearConv": quantised,
+    "QuantizeLinear": quantised,
+    "Reciprocal": unary(torch.reciprocal),
+    "ReduceMax": reduction("amax"),
+    "ReduceMean": reduction("mean"),
+    "ReduceMin": reduction("amin"),
+    "ReduceSum": reduction("sum"),
+    "Relu": unary(F.relu),
+    "Reshape": reshape,
+    "Sigmoid": unary(torch.sigmoid),
+    "Slice": slice_,
+    "Softmax": softmax(False),
+    "Softplus": unary(F.softplus),
+    "Split": split,
+    "Sqrt": unary(torch.sqrt),
+    "Squeeze": lambda b: b.call(functions.squeeze, b.tensor(), b.numbers(1, "axes")),
+    "Sub": binary(torch.sub),
+    "Sum": variadic(torch.add),
+    "Swish": lambda b: b.call(F.silu, b.tensor()),
+    "Tanh": unary(torch.tanh),
+    "Transpose": lambda b: b.call(torch.permute, b.tensor(), tuple(b.attribute("perm", ()))),
+    "Unsqueeze": lambda b: b.call(functions.unsqueeze, b.tensor(), b.numbers(1, "axes")),
+}
