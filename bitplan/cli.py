@@ -14,6 +14,7 @@ from bitplan import __version__
 from bitplan.cli_options import Json, Quiet, configured
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
+from bitplan.interchange_cli import export, policy_app
 from bitplan.profile_cli import app as profile_app
 from bitplan.progress import Reporter
 from bitplan.replan_cli import replan
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(profile_app, name="profile", short_help="Measures machine and network, for plans made later.")
 app.add_typer(study_app, name="study", short_help="An Optuna study of what a plan depends on.")
+app.add_typer(policy_app, name="policy", short_help="Policies from other tools.")
 
 
 @app.callback(invoke_without_command=True)
@@ -184,6 +186,7 @@ def realise(
 
 
 app.command(short_help="Moves bytes between layers of a fine-tuned network.")(replan)
+app.command(short_help="Writes an artifact as an ONNX file.")(export)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]

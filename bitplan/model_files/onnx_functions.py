@@ -19,9 +19,25 @@ def shape(x: Tensor, start: int = 0, end: int | None = None) -> NDArray[np.int64
     return np.array([int(size) for size in x.shape][start:end], np.int64)
 
 
-def evaluate(evaluator: Any, *inputs: NDArray[Any]) -> Any:
-    """One node that computes with sizes, by ONNX's reference."""
-    return evaluator.run(None, dict(zip(evaluator.input_names, inputs, strict=True)))[0]
+class SizeNode:
+    """One node that computes with sizes, by ONNX's reference; copies and pickles as the node's own bytes."""
+
+    def __init__(self, model: bytes) -> None:
+        from onnx import load_from_string
+        from onnx.reference import ReferenceEvaluator
+
+        self.model, self.evaluator = model, ReferenceEvaluator(load_from_string(model))
+
+    def __reduce__(self) -> tuple[type[SizeNode], tuple[bytes]]:
+        return SizeNode, (self.model,)
+
+    def run(self, *inputs: NDArray[Any]) -> list[Any]:
+        """All outputs of the node for its inputs, each name once."""
+        return list(self.evaluator.run(None, dict(zip(self.evaluator.input_names, inputs, strict=True))))
+
+
+def evaluate(node: SizeNode, *inputs: NDArray[Any]) -> Any:
+    return node.run(*inputs)[0]
 
 
 def reshape(x: Tensor, sizes: Sizes, allow_zero: bool, free_batch: bool) -> Tensor:

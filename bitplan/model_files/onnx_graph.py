@@ -6,7 +6,6 @@ network runs (what exporters write around a reshape); or a tensor. What depends 
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from torch import fx, nn
 
 from bitplan.errors import UnsupportedError
@@ -79,7 +77,10 @@ class Builder:
                 raise UnsupportedError(f"{self.path}: the output {output.name!r} does not depend on the input; leave it out")
             outputs.append(found)
         self.made.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
-        return fx.GraphModule(self.root, self.made, "Imported").eval().requires_grad_(False)
+        module = fx.GraphModule(self.root, self.made, "Imported").eval().requires_grad_(False)
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        return module
 
     def _add(self, lowerings: Mapping[str, Any]) -> None:
         node = self.node
@@ -99,17 +100,19 @@ class Builder:
                 self.values[name] = value
 
     def _fold(self, inputs: list[Any]) -> None:
-        results: Any = self._evaluator().run(None, dict(zip([n for n in self.node.input if n], inputs, strict=True)))
+        by_name = dict(zip([name for name in self.node.input if name], inputs, strict=True))
+        results = self._evaluator().run(*by_name.values())
         self.values.update({name: np.asarray(value) for name, value in zip(self.node.output, results, strict=False)})
 
     def _of_sizes(self, inputs: list[Any]) -> None:
         evaluator = f"sizes_{len(self.made.nodes)}"
         setattr(self.root, evaluator, self._evaluator())
-        given = [value.node if isinstance(value, Sizes) else self._kept(value) for value in inputs]
+        by_name = dict(zip([name for name in self.node.input if name], inputs, strict=True))
+        given = [value.node if isinstance(value, Sizes) else self._kept(value) for value in by_name.values()]
         made = self.made.call_function(onnx_functions.evaluate, (self.made.get_attr(evaluator), *given))
         self.values[self.node.output[0]] = Sizes(made)
 
-    def _evaluator(self) -> ReferenceEvaluator:
+    def _evaluator(self) -> onnx_functions.SizeNode:
         names = [name for name in dict.fromkeys(self.node.input) if name]
         node = onnx.NodeProto()
         node.CopyFrom(self.node)
@@ -120,7 +123,8 @@ class Builder:
             [onnx.ValueInfoProto(name=name) for name in node.output if name],
         )
         try:
-            return ReferenceEvaluator(helper.make_model(graph, opset_imports=self.model.opset_import))
+            model = helper.make_model(graph, opset_imports=self.model.opset_import)
+            return onnx_functions.SizeNode(model.SerializeToString())
         except (NotImplementedError, RuntimeError) as error:
             self.fail(f"cannot be computed from constants ({error})")
 
@@ -208,7 +212,8 @@ class Builder:
     def free_batch(self, sizes: Any) -> bool:
         """Whether the first of these fixed sizes is the batch that the file fixes: input and output have it in front."""
         before, after = (self.sizes.get(name) for name in (self.node.input[0], self.node.output[0]))
-        return bool(self.batch and isinstance(sizes, tuple) and before and after and before[0] == after[0] == self.batch)
+        fixed = self.batch and isinstance(sizes, tuple) and sizes and before and after
+        return bool(fixed and before and after and before[0] in (self.batch, None) and after[0] == self.batch)
 
     def _free_path(self) -> str:
         path = layer_path(self.node)
@@ -272,7 +277,10 @@ def _has_graph(node: onnx.NodeProto) -> bool:
 def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     """The sizes of all values as far as ONNX can infer them."""
     try:
-        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        bare = onnx.ModelProto()
+        bare.CopyFrom(model)
+        del bare.graph.value_info[:]  # what exporters noted there is vaguer than what follows from the input
+        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
     except (ValueError, RuntimeError, onnx.shape_inference.InferenceError):
         graph = model.graph
     return {
@@ -280,5 +288,3 @@ def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
 
-
-getitem = operator.getitem

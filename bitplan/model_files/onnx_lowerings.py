@@ -158,6 +158,21 @@ def _index(b: Builder) -> Any:
     return int(index) if index.ndim == 0 else tuple(index.tolist())
 
 
+def multiply(b: Builder) -> fx.Node:
+    """x sigmoid(x) and x hard_sigmoid(x), which exporters write for SiLU and hard-swish, are these again."""
+    factors = b.tensor(0), b.tensor(1)
+    for x, gate in (factors, factors[::-1]):
+        for function, whole in ((torch.sigmoid, F.silu), (functions.hard_sigmoid, F.hardswish)):
+            if gate.target is function and gate.args[0] is x and _as_torch(gate.args[1:]):
+                return b.call(whole, x)
+    return b.call(torch.mul, *factors)
+
+
+def _as_torch(slope_and_shift: Any) -> bool:
+    """Whether a gate has no parameters, or those of torch's hard sigmoid."""
+    return not slope_and_shift or (abs(slope_and_shift[0] - 1 / 6) < 1e-6 and slope_and_shift[1] == 0.5)
+
+
 def pad(b: Builder) -> fx.Node:
     mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[b.attribute("mode", "constant")]
     value = b.number(2, "value", 0.0)
@@ -239,7 +254,7 @@ LOWERINGS: dict[str, Lowering] = {
     "MaxPool": max_pool,
     "Min": variadic(torch.minimum),
     "Mish": unary(F.mish),
-    "Mul": binary(torch.mul),
+    "Mul": multiply,
     "Neg": unary(torch.neg),
     "Pad": pad,
     "Pow": binary(torch.pow),
