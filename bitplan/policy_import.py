@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from bitplan.config import Config
@@ -47,9 +48,9 @@ def import_policy(
     write_policy(output, policy)
     reporter.console.print(_table(found.variants))
     for note in found.notes:
-        reporter.say(f"[yellow]{note}[/]")
+        reporter.say(f"[yellow]{escape(note)}[/]")
     if found.unknown:
-        reporter.say(f"[yellow]{said_of_unknown(found.unknown, layers)}[/]")
+        reporter.say(f"[yellow]{escape(said_of_unknown(found.unknown, layers))}[/]")
     reporter.say(f"the policy is {output}; carry it out with: optimize realise {output} (and --model, --data)")
     return {
         "policy": str(output),

@@ -101,7 +101,9 @@ class _Reader:
 
     def _node(self) -> None:
         op, kind = self._take("BB")
-        activation = Activation(Activation.KINDS[kind], *(self._take("ff") if Activation.KINDS[kind] == "clamp" else ()))
+        activation = Activation(
+            Activation.KINDS[kind], *(self._take("ff") if Activation.KINDS[kind] == "clamp" else ())
+        )
         kept, read = self._take("BB")
         ranges = {}
         for place, form in enumerate(FORMATS[1:], 1):
@@ -123,17 +125,18 @@ class _Reader:
 
     def _op(self, kind: type, activation: Activation, rank: int) -> Any:
         if kind is Conv2d:
-            window = self._window(10)
-            return Conv2d(*window, self._take("I")[0], activation)
+            kernel, stride, padding, dilation = self._window(10)
+            return Conv2d(kernel, stride, padding, dilation, self._take("I")[0], activation)
         if kind is MaxPool:
             return MaxPool(*self._window(10))
         if kind is AveragePool:
-            return AveragePool(*self._window(8), bool(self._take("B")[0]))
+            kernel, stride, padding = self._window(8)
+            return AveragePool(kernel, stride, padding, bool(self._take("B")[0]))
         if kind is Mean:
             return Mean(bool(self._take("B")[0]))
         if kind is Pad:
             *sizes, value = self._take("6Hf")
-            return Pad(tuple(sizes[:4]), tuple(sizes[4:]), value)  # type: ignore[arg-type]
+            return Pad(tuple(sizes[:4]), tuple(sizes[4:]), value)
         if kind is Slice:
             numbers = self._take(f"{3 * rank}I")
             return Slice(tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)))

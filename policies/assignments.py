@@ -94,7 +94,9 @@ class _Taken:
             encoding = WIDER
             self.notes.append(f"{name}: {given.weight} bits become {WIDER}")
         if encoding is None:
-            return self._rest(name, f"its weights are {given.said or f'of {given.weight} bits'}, for which there is no encoding")
+            return self._rest(
+                name, f"its weights are {given.said or f'of {given.weight} bits'}, for which there is no encoding"
+            )
         return Variant(encoding, self._activation(name, given))
 
     def _activation(self, name: str, given: Given) -> str:
@@ -104,7 +106,9 @@ class _Taken:
             return U8
         if given.activation not in ACTIVATIONS:
             what = "floats" if given.activation is None else f"{given.activation} bits"
-            self.notes.append(f"{name}: its input of {what} becomes 8 bits, which integer weights are multiplied with here")
+            self.notes.append(
+                f"{name}: its input of {what} becomes 8 bits, which integer weights are multiplied with here"
+            )
         return form
 
     def _rest(self, name: str, reason: str) -> Variant:
@@ -157,16 +161,20 @@ def _of_modelopt(content: Any, layers: Sequence[str], path: Path) -> tuple[dict[
     entries = content.get("quant_cfg") if isinstance(content, dict) else None
     if isinstance(entries, dict):  # of versions that had one object
         entries = [{"quantizer_name": name, "cfg": given} for name, given in entries.items() if isinstance(given, dict)]
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("quantizer_name"), str) for e in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("quantizer_name"), str) for e in entries
+    ):
         raise FileFormatError(
-            f"{path} has no \"quant_cfg\" with quantizers; write mtq.get_auto_quantize_config(...) as docs/interchange.md says"
+            f'{path} has no "quant_cfg" with quantizers; write mtq.get_auto_quantize_config(...) as docs/interchange.md says'
         )
     found = {}
     for name in layers:
         weight, activation = (_last(entries, f"{name}.{kind}_quantizer") for kind in ("weight", "input"))
         if weight is not _UNSAID:
             bits, said = _bits(weight)
-            found[name] = Given(bits, 8 if activation is _UNSAID else _bits(activation)[0] if activation else None, said)
+            found[name] = Given(
+                bits, 8 if activation is _UNSAID else _bits(activation)[0] if activation else None, said
+            )
     return found, tuple(_no_layers(entries, layers))
 
 
@@ -211,7 +219,11 @@ def _no_layers(entries: Sequence[Mapping[str, Any]], layers: Sequence[str]) -> I
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "") if names else "none"
+    return (
+        ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        if names
+        else "none"
+    )
 
 
 def said_of_unknown(unknown: Sequence[str], layers: Sequence[str]) -> str:

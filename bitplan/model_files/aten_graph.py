@@ -75,7 +75,9 @@ class Graph:
             return content["arg"]["as_tensor"]["name"], None
         if kind in ("parameter", "buffer", "tensor_constant"):
             return content["arg"]["name"], content[f"{kind}_name"]
-        raise UnsupportedError(f"{self.path}: the network takes an input of the kind {kind!r}; export it with tensors only")
+        raise UnsupportedError(
+            f"{self.path}: the network takes an input of the kind {kind!r}; export it with tensors only"
+        )
 
     def _output(self, spec: Mapping[str, Any]) -> str:
         kind, content = next((key, value) for key, value in spec.items() if value is not None)
@@ -130,7 +132,9 @@ class _Builder:
             overload = getattr(getattr(torch.ops.aten, aten[1], None), aten[2], None)
         if overload is None:
             hint = "write it with torch's own tensor operations, or export with torch.export.export(...).run_decompositions()"
-            raise UnsupportedError(f"{self.graph.path}: node {_named(node)!r} calls {target}, which is not supported; {hint}")
+            raise UnsupportedError(
+                f"{self.graph.path}: node {_named(node)!r} calls {target}, which is not supported; {hint}"
+            )
         layer = self._layer(aten[1], node) if aten else None
         if layer is None:
             args, kwargs = self._arguments(node, aten[1] if aten else "")
@@ -140,7 +144,7 @@ class _Builder:
     def _layer(self, operation: str, node: Mapping[str, Any]) -> fx.Node | None:
         """A convolution or linear layer as a module of torch at its path, if it is one."""
         given = {argument["name"]: argument["arg"] for argument in node["inputs"]}
-        if operation not in ("conv2d", "linear") or isinstance(given.get("padding"), dict) and "as_string" in given["padding"]:
+        if operation not in ("conv2d", "linear") or "as_string" in given.get("padding", {}):
             return None
         owned = self._owned(given.get("weight", {}), ".weight")
         bias = given.get("bias", {"as_none": True})
@@ -158,14 +162,16 @@ class _Builder:
             layer = nn.Conv2d(
                 weight.shape[1] * groups,
                 weight.shape[0],
-                tuple(weight.shape[2:]),
-                stride,
-                padding,
-                dilation,
+                (weight.shape[2], weight.shape[3]),
+                (stride[0], stride[-1]),
+                (padding[0], padding[-1]),
+                (dilation[0], dilation[-1]),
                 groups,
                 "as_tensor" in bias,
             )
-        layer.load_state_dict({"weight": weight} | ({"bias": self.graph.tensors[f"{owned}.bias"]} if "as_tensor" in bias else {}))
+        layer.load_state_dict(
+            {"weight": weight} | ({"bias": self.graph.tensors[f"{owned}.bias"]} if "as_tensor" in bias else {})
+        )
         _place(self.root, owned, layer)
         return self.made.call_module(owned, (self._value(given["input"]["as_tensor"]["name"]),))
 
@@ -183,7 +189,9 @@ class _Builder:
         sized = self._sized_anew(operation, node) if operation in RESHAPES else None
         for argument in node["inputs"]:
             name = argument["name"]
-            value = sized if sized is not None and name in ("size", "shape") else self._argument(node, operation, argument)
+            value = (
+                sized if sized is not None and name in ("size", "shape") else self._argument(node, operation, argument)
+            )
             if argument.get("kind") == 2:
                 kwargs[name] = value
             else:

@@ -20,7 +20,7 @@ def shape(x: Tensor, start: int = 0, end: int | None = None) -> NDArray[np.int64
 
 
 class SizeNode:
-    """One node that computes with sizes, by ONNX's reference; copies and pickles as the node's own bytes."""
+    """One node that computes with sizes, by ONNX's reference; copied as the node's own bytes."""
 
     def __init__(self, model: bytes) -> None:
         from onnx import load_from_string
@@ -54,11 +54,15 @@ def expand(x: Tensor, sizes: Sizes, free_batch: bool) -> Tensor:
     wanted = [int(size) for size in sizes]
     if free_batch:
         wanted[0] = x.shape[0]
-    return x.expand(torch.broadcast_shapes(tuple(x.shape), tuple(wanted)))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(wanted)))
 
 
 def flatten(x: Tensor, axis: int) -> Tensor:
-    return x.flatten(axis + (axis < 0) * x.ndim) if axis in (1, 1 - x.ndim) else x.reshape(int(np.prod(x.shape[:axis])), -1)
+    return (
+        x.flatten(axis + (axis < 0) * x.ndim)
+        if axis in (1, 1 - x.ndim)
+        else x.reshape(int(np.prod(x.shape[:axis])), -1)
+    )
 
 
 def unsqueeze(x: Tensor, axes: Sizes) -> Tensor:
@@ -173,5 +177,5 @@ def depth_to_space(x: Tensor, block: int, columns_first: bool) -> Tensor:
 
 def split(x: Tensor, sizes: Sizes | None, parts: int, axis: int) -> tuple[Tensor, ...]:
     if sizes is None:
-        return tuple(x.split(-(-x.shape[axis] // parts), axis))
-    return tuple(x.split([int(size) for size in sizes], axis))
+        return torch.split(x, -(-x.shape[axis] // parts), axis)
+    return torch.split(x, [int(size) for size in sizes], axis)

@@ -74,7 +74,9 @@ class Builder:
         for output in graph.output:
             found = self.values.get(output.name)
             if not isinstance(found, fx.Node):
-                raise UnsupportedError(f"{self.path}: the output {output.name!r} does not depend on the input; leave it out")
+                raise UnsupportedError(
+                    f"{self.path}: the output {output.name!r} does not depend on the input; leave it out"
+                )
             outputs.append(found)
         self.made.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
         module = fx.GraphModule(self.root, self.made, "Imported").eval().requires_grad_(False)
@@ -138,7 +140,9 @@ class Builder:
     def fail(self, reason: str, remedy: str = REMEDY) -> NoReturn:
         """Raises UnsupportedError that names the node and its operation."""
         name = self.node.name or (self.node.output[0] if self.node.output else "?")
-        raise UnsupportedError(f"{self.path}: {self.node.op_type} (node {name!r}, opset {self.opset}): {reason}; {remedy}")
+        raise UnsupportedError(
+            f"{self.path}: {self.node.op_type} (node {name!r}, opset {self.opset}): {reason}; {remedy}"
+        )
 
     def attribute(self, name: str, usual: Any) -> Any:
         for attribute in self.node.attribute:
@@ -252,7 +256,7 @@ def layer_path(node: onnx.NodeProto) -> str:
 
 def _safe(path: str) -> str:
     """A path that modules of torch can have: no empty parts, no names that every module has."""
-    parts = [re.sub(r"\W", "_", part) or "_" for part in path.split(".")]
+    parts = [re.sub(r"[^\w-]", "_", part) or "_" for part in path.split(".")]
     return ".".join(f"{part}_" if hasattr(nn.Module, part) else part for part in parts)
 
 
@@ -271,7 +275,9 @@ def identifier(name: str) -> str:
 
 
 def _has_graph(node: onnx.NodeProto) -> bool:
-    return any(attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute)
+    return any(
+        attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute
+    )
 
 
 def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
@@ -287,4 +293,3 @@ def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
         value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
-

@@ -45,7 +45,9 @@ def conv(b: Builder) -> fx.Node:
     stride, dilation = (tuple(b.attribute(name, (1, 1))) for name in ("strides", "dilations"))
     groups = b.attribute("group", 1)
     x, padding = spatial(b, kernel, stride, dilation, 0.0)
-    layer = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], kernel, stride, padding, dilation, groups, bias is not None)
+    layer = nn.Conv2d(
+        weight.shape[1] * groups, weight.shape[0], kernel, stride, padding, dilation, groups, bias is not None
+    )
     return b.layer(layer, weight, bias, x)
 
 
@@ -174,7 +176,9 @@ def _as_torch(slope_and_shift: Any) -> bool:
 
 
 def pad(b: Builder) -> fx.Node:
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[b.attribute("mode", "constant")]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[
+        b.attribute("mode", "constant")
+    ]
     value = b.number(2, "value", 0.0)
     return b.call(functions.pad, b.tensor(), b.numbers(1, "pads"), value, mode, b.numbers(3))
 

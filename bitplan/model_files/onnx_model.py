@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +58,8 @@ def _read(path: Path) -> onnx.ModelProto:
         ) from None
     except (checker.ValidationError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        if "data" in reason and "exist" in reason:
-            raise DataError(f"{path}: its weights' own file is missing ({reason}); copy it beside the model") from None
+        if "should be stored in" in reason or "doesn't exist" in reason:
+            raise DataError(f"{path}: the file of its weights is missing ({reason}); copy it beside the model") from None
         raise FileFormatError(f"{path} is not a valid ONNX file: {reason}") from None
     return inliner.inline_local_functions(model) if model.functions else model
 
@@ -94,7 +93,10 @@ def _input_size(path: Path, model: onnx.ModelProto) -> tuple[int | None, tuple[i
                 f"{path}: the input {value.name!r} is {name}, not float32; cut the file behind its conversion to float32 "
                 "(onnx.utils.extract_model), and state mean and std by --mean and --std"
             )
-    sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in inputs[0].type.tensor_type.shape.dim]
+    sizes = [
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
+        for d in inputs[0].type.tensor_type.shape.dim
+    ]
     if len(sizes) < 2:
         raise UnsupportedError(
             f"{path}: the input {inputs[0].name!r} has {len(sizes)} axes; it must be [N, C, H, W] or [N, features]"
@@ -116,7 +118,7 @@ def _source(path: Path, model: onnx.ModelProto) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - its errors have no class of their own
         reason = str(error).strip().splitlines()[0]
         raise FileFormatError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {reason}") from None
     return lambda x: session.run(None, {session.get_inputs()[0].name: x})
@@ -148,4 +150,4 @@ def _verify(module: fx.GraphModule, run: Any, batch: int | None, shape: tuple[in
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operations that a file uses."""
-    return max((int(entry.version) for entry in model.opset_import if entry.domain in OWN), default=0) or math.inf  # type: ignore[return-value]
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in OWN), default=OLDEST)

@@ -27,7 +27,7 @@ def compare(found: Outputs, expected: Outputs, batch: int, shape: Shape, name: s
     """The outputs of `found` for rounds x batch random images against those of `expected` for `batch` at a time.
     Raises UnsupportedError where they differ."""
     x = torch.randn((rounds * batch, *shape), generator=torch.Generator().manual_seed(0))
-    parts = [expected(part.clone()) for part in x.split(batch)]
+    parts = [expected(part.clone()) for part in torch.split(x, batch)]
     try:
         outputs = found(x.clone())
     except RuntimeError as error:
@@ -40,7 +40,11 @@ def compare(found: Outputs, expected: Outputs, batch: int, shape: Shape, name: s
         scale = float(b.abs().max())
         difference = float((a - b).abs().max()) if a.shape == b.shape else float("inf")
         if not difference <= TOLERANCE * scale:
-            what = f"differs by {difference:.3g} (largest value {scale:.3g})" if a.shape == b.shape else "has another shape"
+            what = (
+                f"differs by {difference:.3g} (largest value {scale:.3g})"
+                if a.shape == b.shape
+                else "has another shape"
+            )
             raise UnsupportedError(
                 f"{name}: output {index} of the imported network {what} on {len(x)} random images, taken {batch} at a time; "
                 "export it with a dynamic batch, in evaluation mode and without random numbers"

@@ -38,7 +38,9 @@ def load_archive(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
             program = archive.json("models/model.json")
             version = program["schema_version"]["major"]
             if version != SCHEMA:
-                raise UnsupportedError(f"{path}: its graph has schema version {version}; known is {SCHEMA}; {EXPORT_AGAIN}")
+                raise UnsupportedError(
+                    f"{path}: its graph has schema version {version}; known is {SCHEMA}; {EXPORT_AGAIN}"
+                )
             tensors = archive.payload("weights") | archive.payload("constants")
             graph = Graph(path, program["graph_module"], tensors)
     except zipfile.BadZipFile as error:
@@ -100,7 +102,9 @@ class Archive:
             content = torch.load(io.BytesIO(self._read(name)), map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UnsupportedError(f"{self.path}: {name} is a pickle of more than tensors ({reason}); {EXPORT_AGAIN}") from None
+            raise UnsupportedError(
+                f"{self.path}: {name} is a pickle of more than tensors ({reason}); {EXPORT_AGAIN}"
+            ) from None
         return {key: value.detach() for key, value in content.items() if isinstance(value, Tensor)}
 
     def _read(self, name: str) -> bytes:

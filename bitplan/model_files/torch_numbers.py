@@ -16,7 +16,12 @@ DTYPES = {
     12: torch.bool,
     13: torch.bfloat16,
 }
-MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
+MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
 
 
 def dtype_of(number: int) -> torch.dtype:

@@ -23,11 +23,11 @@ def in_onnx_runtime(model: bytes, threads: int = 1) -> Callable[[NDArray[Any]], 
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - its errors have no class of their own
         reason = str(error).strip().splitlines()[0]
         raise BitplanError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load the exported file: {reason}; it needs opset 21, ONNX Runtime "
-            "1.20 or newer"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the exported file: {reason}; install a newer one: "
+            "pip install 'bitplan[onnx]'"
         ) from None
     name = session.get_inputs()[0].name
     outputs = [output.name.removesuffix("_out") for output in session.get_outputs()]
@@ -41,7 +41,12 @@ def compared(model: bytes, runtime: Runtime, images: NDArray[Any]) -> dict[str, 
 
     ours = outputs_of(runtime_run(runtime), images, runtime.planned_batch)
     theirs = outputs_of(in_onnx_runtime(model), images, runtime.planned_batch)
-    found: dict[str, Any] = {"onnxruntime": onnxruntime.__version__, "images": len(images), "difference": 0.0, "same": 1.0}
+    found: dict[str, Any] = {
+        "onnxruntime": onnxruntime.__version__,
+        "images": len(images),
+        "difference": 0.0,
+        "same": 1.0,
+    }
     for name, wanted in ours.items():
         error = np.abs(theirs[name] - wanted) / max(float(np.abs(wanted).max()), 1e-30)
         found["difference"] = max(found["difference"], float(error.max()))

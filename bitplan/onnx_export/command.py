@@ -68,8 +68,12 @@ def export(
     lost = [layer for layer in layers if layer.dequantised]
     if lost:
         names = ", ".join(dict.fromkeys(layer.encoding for layer in lost))
-        reporter.say(f"{len(lost)} of {len(layers)} layers are float32 in the file, for ONNX has no {names}; their numbers are the same")
-    reporter.say(f"{target}: {format_bytes(len(written))}, the artifact has {format_bytes(len(content))}; opset {OPSET}")
+        reporter.say(
+            f"{len(lost)} of {len(layers)} layers are float32 in the file, for ONNX has no {names}; their numbers are the same"
+        )
+    reporter.say(
+        f"{target}: {format_bytes(len(written))}, the artifact has {format_bytes(len(content))}; opset {OPSET}"
+    )
     reporter.say(_said(summary["check"], check))
     return summary
 
@@ -90,9 +94,11 @@ def _checked(model: bytes, runtime: Runtime, data: str | None, reporter: Reporte
 def _said(check: dict[str, Any] | None, wanted: bool) -> str:
     if check is None:
         return "not compared with our runtime" + (
-            ": onnxruntime is not installed; pip install 'bitplan[onnx]'" if wanted else ""
+            ": onnxruntime is not installed; pip install 'bitplan\\[onnx]'" if wanted else ""
         )
-    agreement = "" if check["agreement"] is None else f", the same class for {100 * check['agreement']:.1f} % of the images"
+    agreement = (
+        "" if check["agreement"] is None else f", the same class for {100 * check['agreement']:.1f} % of the images"
+    )
     return (
         f"ONNX Runtime {check['onnxruntime']} against our runtime on {check['images']} images: outputs differ by at most "
         f"{check['difference']:.2g} of the largest{agreement}"

@@ -4,6 +4,7 @@ the float32 weights that its codes stand for."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,11 @@ def _weight(graph: Graph, node: Node, encoded: EncodedLayer, kind: str, scale: N
     if kind == FLOAT32:
         values = encoded.weight
         return graph.floats(values.reshape(len(values), -1) if linear else values, name)
-    levels = np.where((encoded.scale == 0).reshape(-1, 1, 1, 1), np.int8(0), encoded.levels) if kind == INT8 else encoded.levels
+    levels = (
+        np.where((encoded.scale == 0).reshape(-1, 1, 1, 1), np.int8(0), encoded.levels)
+        if kind == INT8
+        else encoded.levels
+    )
     levels = levels.reshape(len(levels), -1) if linear else levels
     if kind == INT8:
         stored = [graph.constant(levels.astype(np.int8), f"{name}.levels"), graph.floats(scale, f"{name}.scale")]
@@ -72,7 +77,9 @@ def _weight(graph: Graph, node: Node, encoded: EncodedLayer, kind: str, scale: N
     # Levels are 2 c - 15: ONNX's zero points are whole, so that the codes stand for 2 c - 16 and one step is added.
     codes = graph.constant_of_4_bits((levels.astype(np.int64) + 15) >> 1, f"{name}.codes")
     middle = graph.constant_of_4_bits(np.full(len(levels), 8), f"{name}.zero_point")
-    even = graph.add("DequantizeLinear", [codes, graph.floats(2 * scale, f"{name}.scale"), middle], f"{name}.even", axis=0)
+    even = graph.add(
+        "DequantizeLinear", [codes, graph.floats(2 * scale, f"{name}.scale"), middle], f"{name}.even", axis=0
+    )
     step = graph.floats(scale.reshape(-1, *(1 for _ in levels.shape[1:])), f"{name}.step")
     return graph.add("Add", [even, step], name)
 
@@ -92,7 +99,15 @@ def _convolution(graph: Graph, node: Node, op: Conv2d, x: str, weight: str, bias
     pads: Sequence[int] = onnx_pads(op.padding)
     if held is not None and held.padding_value != 0 and any(pads):  # signs, which have no zero
         where = graph.integers([0, 0, *pads[:2], 0, 0, *pads[2:]], f"{node.name}.pads")
-        x = graph.add("Pad", [x, where, graph.floats(held.padding_value, f"{node.name}.padding")], f"{node.name}.padded")
+        x = graph.add(
+            "Pad", [x, where, graph.floats(held.padding_value, f"{node.name}.padding")], f"{node.name}.padded"
+        )
         pads = (0, 0, 0, 0)
-    window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "dilations": op.dilation, "group": op.groups}
+    window: dict[str, Any] = {
+        "kernel_shape": op.kernel,
+        "strides": op.stride,
+        "pads": pads,
+        "dilations": op.dilation,
+        "group": op.groups,
+    }
     return graph.add("Conv", [x, weight, bias], node.name, **window)

@@ -51,10 +51,14 @@ class _Writer:
     def __init__(self, contents: Contents, four_bits: str) -> None:
         self.contents, self.four_bits, self.network = contents, four_bits, contents.network
         self.formats: Formats = derive_formats(self.network, {n: e.variant for n, e in contents.layers.items()})
-        self.graph = Graph([node.name for node in self.network.inputs] + [f"{name}_out" for name in self.network.outputs])
+        self.graph = Graph(
+            [node.name for node in self.network.inputs] + [f"{name}_out" for name in self.network.outputs]
+        )
         self.floats: dict[str, str] = {}
         self.coded: dict[tuple[str, str], str] = {}
-        unread = [n.name for n in self.network if not self.network.readers[n.name] and n.name not in self.network.outputs]
+        unread = [
+            n.name for n in self.network if not self.network.readers[n.name] and n.name not in self.network.outputs
+        ]
         if unread:
             raise UnsupportedError(
                 f"nothing reads {unread[0]!r}: the artifact holds the layers of a torch module (--hybrid) and not a network; "
@@ -96,8 +100,7 @@ class _Writer:
             self._layer(node)
         else:
             form = self.formats.read[node.name]
-            sources = [self.network.by_name[name] for name in node.inputs]
-            made = operation(self.graph, node, [self._read(n, form) for n in node.inputs], sources, self.contents.weights)
+            made = operation(self.graph, node, [self._read(n, form) for n in node.inputs], self.contents.weights)
             self.floats[node.name] = self._activated(node, made)
 
     def _layer(self, node: Node) -> None:

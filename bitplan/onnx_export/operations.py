@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +57,8 @@ def activated(graph: Graph, value: str, activation: Activation, name: str, by_bo
     return value
 
 
-def operation(graph: Graph, node: Node, inputs: Sequence[str], sources: Sequence[Node], weights: Weights) -> str:
-    """The value of a node without a weight tensor, before its activation. `sources`: the nodes that make its inputs.
+def operation(graph: Graph, node: Node, inputs: Sequence[str], weights: Weights) -> str:
+    """The value of a node without a weight tensor, before its activation.
     Raises UnsupportedError for a window that ONNX cannot pad."""
     x, name, op = inputs[0], node.name, node.op
     match op:
@@ -69,12 +70,14 @@ def operation(graph: Graph, node: Node, inputs: Sequence[str], sources: Sequence
             return graph.add("Concat", inputs, name, axis=1)
         case ScaleShift():
             size = (-1, 1, 1) if len(node.shape) == 3 else (-1,)
-            scale, shift = (graph.floats(weights[f"{name}.{k}"].reshape(size), f"{name}.{k}") for k in ("scale", "shift"))
+            scale, shift = (
+                graph.floats(weights[f"{name}.{k}"].reshape(size), f"{name}.{k}") for k in ("scale", "shift")
+            )
             return graph.add("Add", [graph.add("Mul", [x, scale], f"{name}.scaled"), shift], name)
         case MaxPool():
             x = _room(graph, x, op, name)
-            pads = (0, 0, 0, 0) if x != inputs[0] else onnx_pads(op.padding)
-            window = {"kernel_shape": op.kernel, "strides": op.stride, "dilations": op.dilation, "pads": pads}
+            window: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "dilations": op.dilation}
+            window["pads"] = onnx_pads(op.padding) if x == inputs[0] else (0, 0, 0, 0)
             return graph.add("MaxPool", [x], name, **window)
         case AveragePool():
             return graph.add("AveragePool", [_padded_mean(graph, x, op, name)], name, **_mean_window(op))
@@ -83,10 +86,11 @@ def operation(graph: Graph, node: Node, inputs: Sequence[str], sources: Sequence
             return made if op.keep else graph.add("Flatten", [made], name, axis=1)
         case Pad():
             (top, bottom, left, right), (before, behind) = op.padding, op.channels
-            pads = [0, before, top, left, 0, behind, bottom, right]
-            if len(node.shape) != 3:
-                pads = [0] * (len(node.shape)) + [before] + [0] * len(node.shape) + [behind]
-            return graph.add("Pad", [x, graph.integers(pads, f"{name}.pads"), graph.floats(op.value, f"{name}.value")], name)
+            images = len(node.shape) == 3
+            around = [0, before, top, left, 0, behind, bottom, right] if images else _last_axis(node, before, behind)
+            return graph.add(
+                "Pad", [x, graph.integers(around, f"{name}.pads"), graph.floats(op.value, f"{name}.value")], name
+            )
         case Slice():
             starts, ends, steps = zip(*op.ranges, strict=True)
             lists = {"starts": starts, "ends": ends, "axes": range(1, 1 + len(op.ranges)), "steps": steps}
@@ -104,6 +108,12 @@ def onnx_pads(padding: Padding) -> tuple[int, int, int, int]:
     """(top, bottom, left, right) in ONNX's order."""
     top, bottom, left, right = padding
     return top, left, bottom, right
+
+
+def _last_axis(node: Node, before: int, behind: int) -> list[int]:
+    """The pads of all axes of a value that is no image: those of its last."""
+    others = [0] * len(node.shape)
+    return [*others, before, *others, behind]
 
 
 def _room(graph: Graph, x: str, op: MaxPool, name: str) -> str:
@@ -129,6 +139,6 @@ def _padded_mean(graph: Graph, x: str, op: AveragePool, name: str) -> str:
     return graph.add("Pad", [x, pads], f"{name}.padded")
 
 
-def _mean_window(op: AveragePool) -> dict[str, object]:
+def _mean_window(op: AveragePool) -> dict[str, Any]:
     pads = onnx_pads(op.padding) if _fits(op) else (0, 0, 0, 0)
     return {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": int(op.count_padding)}

@@ -25,7 +25,9 @@ from ..kernels.networks import Case, make_case, network_of, random_inputs, resid
 VARIANTS = list(dict.fromkeys(variant for variant, _ in WAYS))
 
 
-def in_onnx_runtime(artifact: bytes, inputs: Mapping[str, NDArray[Any]], four_bits: str = "packed") -> dict[str, NDArray[Any]]:
+def in_onnx_runtime(
+    artifact: bytes, inputs: Mapping[str, NDArray[Any]], four_bits: str = "packed"
+) -> dict[str, NDArray[Any]]:
     model, _ = onnx_model(read_artifact(artifact), four_bits)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = {name: np.asarray(x, np.float32) for name, x in inputs.items()}
@@ -33,7 +35,9 @@ def in_onnx_runtime(artifact: bytes, inputs: Mapping[str, NDArray[Any]], four_bi
     return dict(zip(names, session.run(None, given), strict=True))
 
 
-def assert_same(case: Case, inputs: Mapping[str, Any], tolerance: float, flips: float, four_bits: str = "packed") -> None:
+def assert_same(
+    case: Case, inputs: Mapping[str, Any], tolerance: float, flips: float, four_bits: str = "packed"
+) -> None:
     """All but a share `flips` of the outputs within `tolerance` of the largest: a code half-way between two may fall on the
     other side; those differ by little too."""
     expected = Runtime.from_bytes(case.artifact)(inputs)
@@ -98,7 +102,10 @@ def test_whole_networks_with_residuals_and_preprocessing(variant: Variant, four_
     rng = np.random.default_rng(4)
     network = residual_network()
     inputs = random_inputs(network, 4, rng, np.uint8)
-    grouped = {n.name: INT8 if network.weight_shape(n).groups > 1 and variant.activation == "u2" else variant for n in network.layers}
+    grouped = {
+        n.name: INT8 if network.weight_shape(n).groups > 1 and variant.activation == "u2" else variant
+        for n in network.layers
+    }
     case = make_case(network, grouped, inputs, rng)
     assert_same(case, inputs, 1e-3 if variant == FLOAT32 else 0.02, 0.1, four_bits)
     assert kernels_for(variant)
