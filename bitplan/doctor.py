@@ -17,7 +17,7 @@ from bitplan.compute import BITS, BYTES, FLOATS, LOOKUP, kernels_for
 from bitplan.encodings import ENCODINGS
 from bitplan.variant import Variant
 
-PACKAGES = ("numpy", "ortools", "pyarrow", "torch", "torchvision", "optuna")
+PACKAGES = ("numpy", "ortools", "pyarrow", "torch", "torchvision", "onnx", "onnxruntime", "optuna")
 
 AVX2 = {FLOATS: "VFMADD", BYTES: "VPMADDUBSW", BITS: "VPSHUFB", LOOKUP: "VPSHUFB"}
 AVX512 = {FLOATS: "VFMADD", BYTES: "VPDPBUSD", BITS: "VPOPCNTD", LOOKUP: "VPSHUFB"}

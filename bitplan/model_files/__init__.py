@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from bitplan.errors import DataError
+from bitplan.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import nn
 
 SUFFIXES = (".pt2", ".onnx")
+NO_GRAPH = SimpleNamespace(nodes=())
+SHOWN = 5
 
 
 def is_model_file(spec: str) -> bool:
     """Whether what `--model` names is a file of these kinds (and not a function)."""
     return Path(spec).suffix.lower() in SUFFIXES
+
+
+def named_in_file(error: UnsupportedError, module: nn.Module) -> UnsupportedError:
+    """What capture refuses of an imported module, with the nodes of the file that it may be."""
+    operation = str(error).partition(" in ")[0]
+    found = [node.meta["source"] for node in getattr(module, "graph", NO_GRAPH).nodes if _computes(node, operation)]
+    if not found:
+        return error
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return UnsupportedError(f"{error} (in the file: {', '.join(found[:SHOWN])}{more})")
+
+
+def _computes(node: Any, operation: str) -> bool:
+    name = getattr(node.target, "__name__", "").partition(".")[0]
+    return "source" in node.meta and operation in (name, *(a for a in node.args if isinstance(a, str)))
 
 
 def load_model_file(path: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -139,6 +139,7 @@ class _Builder:
         if layer is None:
             args, kwargs = self._arguments(node, aten[1] if aten else "")
             layer = self.made.call_function(overload, args, kwargs)
+            layer.meta["source"] = _named(node)
         self._results(node, layer)
 
     def _layer(self, operation: str, node: Mapping[str, Any]) -> fx.Node | None:

@@ -155,6 +155,10 @@ def softmax(x: Tensor, axis: int, log: bool, flattened: bool) -> Tensor:
     return function(x, axis)
 
 
+def gelu_by_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
 def hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return F.hardsigmoid(x)

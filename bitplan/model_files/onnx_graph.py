@@ -193,7 +193,9 @@ class Builder:
         return self.constant(place).reshape(-1)[0].item() if self.given(place) else usual
 
     def call(self, function: Any, *args: Any) -> fx.Node:
-        return self.made.call_function(function, args)
+        made = self.made.call_function(function, args)
+        made.meta["source"] = f"{self.node.op_type} {self.node.name or self.node.output[0]}"
+        return made
 
     def buffer(self, name: str, value: Constant) -> fx.Node:
         """A constant tensor of the module, float32 where it is of floats."""

@@ -206,6 +206,11 @@ def prelu(b: Builder) -> fx.Node:
     return b.call(F.prelu, b.tensor(), b.buffer(b.node.input[1], slope))
 
 
+def gelu(b: Builder) -> fx.Node:
+    function = functions.gelu_by_tanh if b.attribute("approximate", "none") == "tanh" else F.gelu
+    return b.call(function, b.tensor())
+
+
 def layer_norm(b: Builder) -> fx.Node:
     if b.attribute("axis", -1) != -1:
         b.fail("normalises over several axes")
@@ -240,7 +245,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Expand": expand,
     "Flatten": lambda b: b.call(functions.flatten, b.tensor(), b.attribute("axis", 1)),
     "Gather": gather,
-    "Gelu": lambda b: b.made.call_function(F.gelu, (b.tensor(),), {"approximate": b.attribute("approximate", "none")}),
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": global_pool("mean"),
     "GlobalMaxPool": global_pool("amax"),

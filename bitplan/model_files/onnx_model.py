@@ -59,7 +59,9 @@ def _read(path: Path) -> onnx.ModelProto:
     except (checker.ValidationError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         if "should be stored in" in reason or "doesn't exist" in reason:
-            raise DataError(f"{path}: the file of its weights is missing ({reason}); copy it beside the model") from None
+            raise DataError(
+                f"{path}: the file of its weights is missing ({reason}); copy it beside the model"
+            ) from None
         raise FileFormatError(f"{path} is not a valid ONNX file: {reason}") from None
     return inliner.inline_local_functions(model) if model.functions else model
 

@@ -95,7 +95,9 @@ def test_it_needs_no_torch(artifact: bytes, folder: Path) -> None:
     assert (folder / "out/network.onnx").exists()
 
 
-def test_what_is_missing_is_named(artifact: bytes, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(
+    artifact: bytes, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "there is no nowhere" in command("export", "nowhere").err
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *p: None if n == "onnxruntime" else found(n, *p))

@@ -27,7 +27,6 @@ from bitplan.trained import load_trained
 
 from .conftest import SHAPE, to_onnx
 
-
 RECORDED = Path(__file__).with_name("exported.onnx")
 
 
@@ -177,10 +176,22 @@ def test_gemm_split_and_sizes_from_shapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "text"),
     [
-        ({"nodes": [node("Sin", name="/neck/Sin")]}, UnsupportedError, r"net\.onnx: Sin \(node '/neck/Sin', opset 13\): is not"),
-        ({"nodes": [node("QuantizeLinear", "s")], "constants": {"s": np.float32(1)}}, UnsupportedError, "float32 network"),
+        (
+            {"nodes": [node("Sin", name="/neck/Sin")]},
+            UnsupportedError,
+            r"net\.onnx: Sin \(node '/neck/Sin', opset 13\): is not",
+        ),
+        (
+            {"nodes": [node("QuantizeLinear", "s")], "constants": {"s": np.float32(1)}},
+            UnsupportedError,
+            "float32 network",
+        ),
         ({"nodes": [node("Own", domain="mine")], "domain": "mine"}, UnsupportedError, "belongs to mine"),
-        ({"nodes": [node("Conv", "w")], "constants": {"w": WEIGHT[..., 0]}, "shape": ("N", 4, 9)}, UnsupportedError, "2-d"),
+        (
+            {"nodes": [node("Conv", "w")], "constants": {"w": WEIGHT[..., 0]}, "shape": ("N", 4, 9)},
+            UnsupportedError,
+            "2-d",
+        ),
         ({"nodes": [node("Relu")], "opset": 6}, UnsupportedError, "opset 6; read are 7 to .*convert_version"),
         ({"nodes": [node("Relu")], "opset": 200}, UnsupportedError, "opset 200.*install a newer onnx"),
         ({"nodes": [node("Cast", to=1)], "kind": TensorProto.UINT8}, UnsupportedError, "'x' is uint8, not float32"),
@@ -218,3 +229,24 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name))
     with pytest.raises(UsageError, match=r"needs the package 'onnx'.*bitplan\[onnx\]"):
         load_model(str(path))
+
+
+def test_sizes_of_images_may_be_those_of_the_data(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["y"])]
+    path = written(tmp_path / "net.onnx", nodes, 13, {"w": WEIGHT}, ("N", 4, "H", "W"))
+    loaded = load_model(str(path))
+    assert loaded.example_shape is None
+    assert loaded.module(torch.zeros(3, 4, 20, 11)).shape == (3, 6, 1, 1)
+
+
+def test_what_capture_refuses_is_found_in_the_file(folder: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="/stem/Conv"),
+        helper.make_node("Gelu", ["c"], ["g"], name="/stem/Gelu"),
+        helper.make_node("GlobalAveragePool", ["g"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    written(folder / "net.onnx", nodes, 20, {"w": WEIGHT})
+    np.savez("images.npz", x=np.zeros((20, 4, 9, 8), np.float32))
+    with pytest.raises(UnsupportedError, match=r"gelu .*train with SiLU.*\(in the file: Gelu /stem/Gelu\)"):
+        load_trained(Config(model="net.onnx", data="images.npz"), Reporter(quiet=True))

@@ -106,7 +106,11 @@ def test_patterns_hold_in_order(folder: Path) -> None:
     assert [str(variant) for variant in found.variants.values()] == ["int8", "int4@u4", "float32"]
     assert found.notes == ("a.x: a layer with groups reads 8 bits here, not 4",)
     assert found.unknown == ("gone",)
-    older = {"*weight_quantizer": {"num_bits": 8, "axis": 0}, "*input_quantizer": {"num_bits": 8}, "default": {"enable": False}}
+    older = {
+        "*weight_quantizer": {"num_bits": 8, "axis": 0},
+        "*input_quantizer": {"num_bits": 8},
+        "default": {"enable": False},
+    }
     assert encodings(written(folder, {"quant_cfg": older}), "modelopt", ["a.x", "b"]) == ["int8", "int8"]
 
 
@@ -117,7 +121,9 @@ def test_formats_that_we_do_not_have(folder: Path) -> None:
         {"quantizer_name": "b.input_quantizer", "enable": False},
     ]
     path = written(folder, {"quant_cfg": entries})
-    with pytest.raises(UsageError, match=r"layer 'a': its weights are floats of 8 bits.*layer 'c': the file does not speak.*--rest"):
+    with pytest.raises(
+        UsageError, match=r"layer 'a': its weights are floats of 8 bits.*layer 'c': the file does not speak.*--rest"
+    ):
         read_assignments(path, "modelopt", ["a", "b", "c"])
     found = read_assignments(path, "modelopt", ["a", "b", "c"], Variant("ternary"))
     assert [str(variant) for variant in found.variants.values()] == ["ternary", "int8", "ternary"]

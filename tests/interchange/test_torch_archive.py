@@ -75,8 +75,10 @@ def test_a_job_takes_it_in_place_of_a_function(archive: Path, folder: Path) -> N
 
     images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
     np.savez("images.npz", x=images, y=np.arange(40) % 5)
-    trained = load_trained(Config(model=str(archive), data="images.npz", mean=(99,) * 3, std=(50,) * 3), Reporter(quiet=True))
-    assert [node.name for node in trained.network.layers][0] == "stem.0"
+    trained = load_trained(
+        Config(model=str(archive), data="images.npz", mean=(99,) * 3, std=(50,) * 3), Reporter(quiet=True)
+    )
+    assert trained.network.layers[0].name == "stem.0"
     with pytest.raises(UsageError, match="brings its weights"):
         load_model(str(archive), Path("weights.pt"))
 
@@ -144,7 +146,9 @@ def test_texts_in_it_are_never_evaluated(archive: Path, tmp_path: Path, target: 
 
 
 def test_older_archives_with_plain_state_dicts_are_read(network: nn.Module, archive: Path, tmp_path: Path) -> None:
-    path = rewritten(archive, tmp_path / "older.pt2", lambda n, c: None if n.endswith("model_weights_config.json") else c)
+    path = rewritten(
+        archive, tmp_path / "older.pt2", lambda n, c: None if n.endswith("model_weights_config.json") else c
+    )
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
     with zipfile.ZipFile(path, "a") as file:
@@ -178,7 +182,7 @@ def test_what_cannot_be_taken_over_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"net\.pt2: the network returns or changes .*calls.*module\.eval"):
         load_model(str(path))
     to_archive(Mixes(), path, batch=2)
-    with pytest.raises(UnsupportedError, match="differs by .*export it with a dynamic batch"):
+    with pytest.raises(UnsupportedError, match=r"differs by .*export it with a dynamic batch"):
         load_model(str(path))
 
 
@@ -191,7 +195,7 @@ def test_other_files_are_refused(archive: Path, tmp_path: Path) -> None:
         load_model(str(path))
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a/data.pkl", b"")
-    with pytest.raises(FileFormatError, match="zip file, but not a torch.export archive"):
+    with pytest.raises(FileFormatError, match=r"zip file, but not a torch\.export archive"):
         load_model(str(path))
     rewritten(archive, path, lambda name, content: content[:-8] if name == "data/weights/weight_0" else content)
     with pytest.raises(FileFormatError, match="cannot be read"):
