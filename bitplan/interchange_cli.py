@@ -18,7 +18,9 @@ policy_app = typer.Typer(
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A .bitplan file, or the folder of a result.")] = Path("bitplan-out"),
+    source: Annotated[Path, typer.Argument(help="A .bitplan file, a result folder, or its policy.json.")] = Path(
+        "bitplan-out"
+    ),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file; without: network.onnx beside the artifact.")
     ] = None,

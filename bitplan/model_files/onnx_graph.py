@@ -22,6 +22,7 @@ from torch import fx, nn
 from bitplan.errors import UnsupportedError
 from bitplan.model_files import onnx_functions
 from bitplan.model_files.onnx_model import OWN, opset_of
+from bitplan.model_files.onnx_names import identifier, layer_path
 
 Constant = NDArray[Any]
 
@@ -239,41 +240,12 @@ class Builder:
         return module
 
 
-def layer_path(node: onnx.NodeProto) -> str:
-    """The module path of a layer, as exporters of torch leave it: in the name of its weight (`blocks.0.conv1.weight`),
-    else in its own (`/blocks/blocks.0/conv1/Conv`); else its own as it is."""
-    weight = node.input[1] if len(node.input) > 1 else ""
-    if weight.endswith(".weight") and "/" not in weight and ":" not in weight:
-        return _safe(weight.removesuffix(".weight"))
-    if node.name.startswith("/"):
-        parts: list[str] = []
-        for part in node.name.strip("/").split("/")[:-1]:
-            if parts and part.startswith(parts[-1] + "."):
-                parts.pop()
-            parts.append(part)
-        if parts:
-            return _safe(".".join(parts))
-    return _safe(node.name.replace(".", "_") or node.output[0].replace(".", "_"))
-
-
-def _safe(path: str) -> str:
-    """A path that modules of torch can have: no empty parts, no names that every module has."""
-    parts = [re.sub(r"[^\w-]", "_", part) or "_" for part in path.split(".")]
-    return ".".join(f"{part}_" if hasattr(nn.Module, part) else part for part in parts)
-
-
 def _is_folder(module: nn.Module) -> bool:
     return type(module) is nn.Module
 
 
 def _below(path: str, taken: set[str]) -> bool:
     return any(path.startswith(f"{name}.") for name in taken)
-
-
-def identifier(name: str) -> str:
-    """A name that an argument of Python can have."""
-    found = re.sub(r"\W", "_", name)
-    return found if found.isidentifier() else f"input_{found}"
 
 
 def _has_graph(node: onnx.NodeProto) -> bool:

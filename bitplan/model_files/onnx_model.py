@@ -35,7 +35,12 @@ def load_onnx(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
     model = _read(path)
     _check_opset(path, model)
     batch, shape = _input_size(path, model)
-    module = build_module(path, model, batch)
+    try:
+        module = build_module(path, model, batch)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise FileFormatError(
+            f"{path}: a node does not fit what it reads ({type(error).__name__}: {error}); does ONNX Runtime load the file?"
+        ) from error
     run = _source(path, model)
     _verify(module, run, batch, shape, path)
     known = tuple(size for size in shape if size is not None)

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, fx
 
 from bitplan.errors import FileFormatError, UnsupportedError
-from bitplan.model_files.aten_graph import Graph, build_module
+from bitplan.model_files.archive_graph import Graph
+from bitplan.model_files.aten_module import build_module
 from bitplan.model_files.same_outputs import same_as_slices
 from bitplan.model_files.torch_numbers import dtype_of
 
 SCHEMA = 8
-"""The major version of the graph's schema that we know: torch 2.5 and newer."""
+"""The major version of the graph's schema that we know; minor ones add to it."""
 EXPORT_AGAIN = (
     "write it again with torch 2.9 or newer: torch.export.save(torch.export.export(module.eval(), (x,), "
     'dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), "net.pt2")'
@@ -42,17 +43,21 @@ def load_archive(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
                     f"{path}: its graph has schema version {version}; known is {SCHEMA}; {EXPORT_AGAIN}"
                 )
             tensors = archive.payload("weights") | archive.payload("constants")
-            graph = Graph(path, program["graph_module"], tensors)
+            return _checked(Graph(path, program["graph_module"], tensors))
     except zipfile.BadZipFile as error:
         raise FileFormatError(f"{path} is not a torch.export archive ({error}); {EXPORT_AGAIN}") from None
     except (KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError, RuntimeError) as error:
         raise FileFormatError(
             f"{path}: the archive cannot be read ({type(error).__name__}: {error}); {EXPORT_AGAIN}"
         ) from error
+
+
+def _checked(graph: Graph) -> tuple[fx.GraphModule, dict[str, Any]]:
+    """The module; where the archive fixes the batch, compared with what it is for that batch."""
     module = build_module(graph)
     batch, shape = graph.input_size()
     if batch is not None and shape is not None:
-        same_as_slices(module, build_module(graph, free_batch=False), batch, shape, str(path))
+        same_as_slices(module, build_module(graph, free_batch=False), batch, shape, str(graph.path))
     return module, {} if shape is None else {"input_shape": shape}
 
 

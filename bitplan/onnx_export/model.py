@@ -56,12 +56,11 @@ class _Writer:
         )
         self.floats: dict[str, str] = {}
         self.coded: dict[tuple[str, str], str] = {}
-        unread = [
-            n.name for n in self.network if not self.network.readers[n.name] and n.name not in self.network.outputs
-        ]
+        needed = self.network.outputs
+        unread = [n.name for n in self.network.layers if not self.network.readers[n.name] and n.name not in needed]
         if unread:
             raise UnsupportedError(
-                f"nothing reads {unread[0]!r}: the artifact holds the layers of a torch module (--hybrid) and not a network; "
+                f"nothing reads the layer {unread[0]!r}: the artifact holds the layers of a torch module (--hybrid) and not a network; "
                 "export whole networks"
             )
 

@@ -145,6 +145,36 @@ def test_texts_in_it_are_never_evaluated(archive: Path, tmp_path: Path, target: 
     assert not made.exists()
 
 
+@pytest.mark.parametrize("place", ["parameter", "argument", "input"])
+def test_names_in_it_do_not_become_code(archive: Path, tmp_path: Path, place: str) -> None:
+    """torch.fx writes names of parameters and arguments into Python code."""
+    made = tmp_path / "made"
+    code = f'__import__("os").mkdir({str(made)!r})'
+
+    def change(name: str, content: bytes) -> bytes:
+        text = content.decode("latin1")
+        if place == "parameter":
+            return text.replace(
+                "stem.0.weight", f'stem.0.weight\\"), {code.replace(chr(34), chr(92) + chr(34))}, (\\"'
+            ).encode("latin1")
+        if name != "models/model.json":
+            return content
+        program = json.loads(content)
+        graph, signature = program["graph_module"]["graph"], program["graph_module"]["signature"]
+        if place == "argument":
+            node = next(node for node in graph["nodes"] if node["target"] == "torch.ops.aten.silu.default")
+            node["inputs"].append({"name": f"out={code}, x", "arg": {"as_int": 1}, "kind": 2})
+        else:
+            given = next(spec["user_input"] for spec in signature["input_specs"] if "user_input" in spec)
+            given["arg"]["as_tensor"]["name"] = f"x={code}"
+            graph["tensor_values"][f"x={code}"] = graph["tensor_values"]["x"]
+        return json.dumps(program).encode()
+
+    with pytest.raises((FileFormatError, UnsupportedError), match="no name"):
+        load_model(str(rewritten(archive, tmp_path / "evil.pt2", change)))
+    assert not made.exists()
+
+
 def test_older_archives_with_plain_state_dicts_are_read(network: nn.Module, archive: Path, tmp_path: Path) -> None:
     path = rewritten(
         archive, tmp_path / "older.pt2", lambda n, c: None if n.endswith("model_weights_config.json") else c

@@ -7,15 +7,15 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from keyword import iskeyword
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from bitplan.errors import UnsupportedError
+from bitplan.model_files.archive_graph import Graph
 from bitplan.model_files.torch_numbers import MEMORY_FORMATS, dtype_of
-from bitplan.network import Shape
 
 ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z]\w*)\.([A-Za-z]\w*)")
 SIZES = {
@@ -38,58 +38,6 @@ CHECKS = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_async"
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "expand"})
 """Operations whose list of sizes begins with the batch."""
 NUMBERS = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_int_lists", "as_float_lists")
-
-
-class Graph:
-    """The serialised graph with the tensors it names; `path` leads errors."""
-
-    def __init__(self, path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.path, self.tensors = path, tensors
-        self.nodes = content["graph"]["nodes"]
-        self.values = content["graph"]["tensor_values"]
-        self.inputs = [self._input(spec) for spec in content["signature"]["input_specs"]]
-        self.outputs = [name for spec in content["signature"]["output_specs"] if (name := self._output(spec))]
-
-    def sizes(self, name: str) -> list[int | None]:
-        """The sizes of a value, None for what may vary."""
-        return [size.get("as_int") for size in self.values[name]["sizes"]]
-
-    def input_size(self) -> tuple[int | None, Shape | None]:
-        """The batch and the shape (batch left out) of the only input; None for what may vary or for several inputs."""
-        names = [name for name, stored in self.inputs if stored is None]
-        if len(names) != 1 or len(self.sizes(names[0])) < 2:
-            return None, None
-        batch, *others = self.sizes(names[0])
-        fixed = tuple(size for size in others if size is not None)
-        return batch, fixed if len(fixed) == len(others) else None
-
-    def batch(self) -> int | None:
-        """The number of images that the program was exported for; None where it may vary."""
-        sizes = [self.sizes(name) for name, stored in self.inputs if stored is None]
-        return sizes[0][0] if sizes and sizes[0] else None
-
-    def _input(self, spec: Mapping[str, Any]) -> tuple[str, str | None]:
-        """The name of a value that the graph is given, and of the tensor it is (None for the user's)."""
-        kind, content = next((key, value) for key, value in spec.items() if value is not None)
-        if kind == "user_input" and "as_tensor" in content["arg"]:
-            return content["arg"]["as_tensor"]["name"], None
-        if kind in ("parameter", "buffer", "tensor_constant"):
-            return content["arg"]["name"], content[f"{kind}_name"]
-        raise UnsupportedError(
-            f"{self.path}: the network takes an input of the kind {kind!r}; export it with tensors only"
-        )
-
-    def _output(self, spec: Mapping[str, Any]) -> str:
-        kind, content = next((key, value) for key, value in spec.items() if value is not None)
-        if kind == "user_output" and "as_tensor" in content["arg"]:
-            return str(content["arg"]["as_tensor"]["name"])
-        if kind == "user_input_mutation":  # an activation in place on the input
-            return ""
-        target = content.get("buffer_name") or content.get("parameter_name") or ""
-        raise UnsupportedError(
-            f"{self.path}: the network returns or changes something else than tensors computed from its input ({kind} "
-            f"{target}); call module.eval() before torch.export.export"
-        )
 
 
 def build_module(graph: Graph, free_batch: bool = True) -> fx.GraphModule:
@@ -115,7 +63,7 @@ class _Builder:
     def module(self) -> fx.GraphModule:
         for name, stored in self.graph.inputs:
             if stored is None:
-                self.values[name] = self.made.placeholder(_identifier(name, self.graph.path))
+                self.values[name] = self.made.placeholder(self._identifier(name))
         for node in self.graph.nodes:
             self._add(node)
         outputs = [self._value(name) for name in self.graph.outputs]
@@ -194,7 +142,7 @@ class _Builder:
                 sized if sized is not None and name in ("size", "shape") else self._argument(node, operation, argument)
             )
             if argument.get("kind") == 2:
-                kwargs[name] = value
+                kwargs[self._identifier(name)] = value
             else:
                 args.append(value)
         return tuple(args), kwargs
@@ -242,6 +190,12 @@ class _Builder:
             f"{kind}, which is not supported; compute it outside of the module"
         )
 
+    def _identifier(self, name: str) -> str:
+        """A name of an argument, as it may stand in the Python code that torch.fx writes."""
+        if not name.isidentifier() or iskeyword(name):
+            raise UnsupportedError(f"{self.graph.path}: an argument is called {name!r}, which is no name in Python")
+        return name
+
     def _number(self, value: Mapping[str, Any]) -> Any:
         return self._value(value["as_name"]) if "as_name" in value else next(iter(value.values()))
 
@@ -274,14 +228,8 @@ def _named(node: Mapping[str, Any]) -> str:
     return str(node.get("name") or (_name_of(next(iter(outputs[0].values()))) if outputs else "?"))
 
 
-def _identifier(name: str, path: Path) -> str:
-    if not name.isidentifier():
-        raise UnsupportedError(f"{path}: the input is called {name!r}; inputs must be named like arguments of Python")
-    return name
-
-
 def _place(root: nn.Module, path: str, thing: nn.Module | Tensor) -> None:
-    """Puts a module, a parameter or (of other numbers than floats) a buffer at a dotted path."""
+    """Puts a module, or a tensor as a buffer, at a dotted path."""
     *parents, last = path.split(".")
     for name in parents:
         if not hasattr(root, name):
