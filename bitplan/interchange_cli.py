@@ -28,7 +28,10 @@ def export(
         str, typer.Option("--int4", help="int4 weights as packed 4-bit integers, or as int8, which runs faster.")
     ] = "packed",
     data: Annotated[
-        str | None, typer.Option("--data", help="Images that both runtimes are compared on; random ones without.")
+        str | None,
+        typer.Option(
+            "--data", help="Images that both runtimes are compared on; without, the result's own or random ones."
+        ),
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime, if it is installed.")] = True,
     quiet: Quiet = False,

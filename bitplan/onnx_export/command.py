@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from rich.table import Table
 
 from bitplan.artifact_commands import input_shape, is_policy, load_artifact, random_images
 from bitplan.atomic_file import write_atomically
+from bitplan.config import load_config, merge
 from bitplan.data import load_data
-from bitplan.errors import UsageError
+from bitplan.errors import BitplanError, UsageError
+from bitplan.example import INPUT_SHAPE, example_data
 from bitplan.kernels import Runtime
 from bitplan.kernels.read_artifact import read_artifact
 from bitplan.policy_commands import artifact_of_policy
 from bitplan.progress import Reporter
 from bitplan.targets import format_bytes
+from bitplan.trained import is_example
 from bitplan.user_code import require_package
-from bitplan.workflow import ARTIFACT
+from bitplan.workflow import ARTIFACT, CONFIG
 
 DEFAULT_NAME = "network.onnx"
-IMAGES = 32
-"""Random images that both runtimes execute where no data is given."""
+IMAGES = 100
+"""Images that both runtimes execute where no data is given."""
 
 
 def export(
@@ -62,7 +67,7 @@ def export(
             }
             for layer in layers
         ],
-        "check": _checked(written, runtime, data, reporter) if check else None,
+        "check": _checked(written, runtime, data, path.parent, reporter) if check else None,
     }
     reporter.console.print(_table(summary))
     lost = [layer for layer in layers if layer.dequantised]
@@ -78,17 +83,32 @@ def export(
     return summary
 
 
-def _checked(model: bytes, runtime: Runtime, data: str | None, reporter: Reporter) -> dict[str, Any] | None:
+def _checked(
+    model: bytes, runtime: Runtime, data: str | None, folder: Path, reporter: Reporter
+) -> dict[str, Any] | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     from bitplan.onnx_export.check import compared
 
-    if data is None:
-        images = random_images(runtime, IMAGES)
-    else:
-        images = load_data(data, preprocessing=runtime.preprocessing, input_shape=input_shape(runtime)).test_x
-    with reporter.stage(f"running {len(images)} images in both runtimes"):
-        return compared(model, runtime, images)
+    images, kind = _images(runtime, data, folder)
+    with reporter.stage(f"running {len(images)} {kind} images in both runtimes"):
+        return compared(model, runtime, images) | {"kind": kind}
+
+
+def _images(runtime: Runtime, data: str | None, folder: Path) -> tuple[NDArray[Any], str]:
+    """Raw images to compare on, and what they are: the test images of `data`; without it, some of those of the result folder's
+    configuration where they fit; else random ones."""
+    shape = input_shape(runtime)
+    if data is not None:
+        return load_data(data, preprocessing=runtime.preprocessing, input_shape=shape).test_x, "test"
+    config = merge({}, load_config(folder / CONFIG)) if (folder / CONFIG).exists() else None
+    if config and is_example(config) and shape == INPUT_SHAPE:
+        return example_data().test_x[:IMAGES], "test"
+    if config and config.data and Path(config.data).exists():
+        with suppress(BitplanError):  # of another network, or not readable as images by now
+            found = load_data(config.data, limit=IMAGES, preprocessing=runtime.preprocessing, input_shape=shape)
+            return found.test_x, "test"
+    return random_images(runtime, IMAGES), "random"
 
 
 def _said(check: dict[str, Any] | None, wanted: bool) -> str:
@@ -100,7 +120,7 @@ def _said(check: dict[str, Any] | None, wanted: bool) -> str:
         "" if check["agreement"] is None else f", the same class for {100 * check['agreement']:.1f} % of the images"
     )
     return (
-        f"ONNX Runtime {check['onnxruntime']} against our runtime on {check['images']} images: outputs differ by at most "
+        f"ONNX Runtime {check['onnxruntime']} against our runtime on {check['images']} {check['kind']} images: outputs differ by at most "
         f"{check['difference']:.2g} of the largest{agreement}"
     )
 

@@ -83,10 +83,12 @@ def to_archive(module: nn.Module, path: Path, batch: int | None = None) -> Path:
     return path
 
 
-def to_onnx(module: nn.Module, path: Path, batch: int | None = None, opset: int = 17) -> Path:
+def to_onnx(
+    module: nn.Module, path: Path, batch: int | None = None, opset: int = 17, shape: tuple[int, ...] = SHAPE
+) -> Path:
     """By torch's older exporter, which is quick; of its newer one, `exported.onnx` is a recorded file (record.py)."""
     pytest.importorskip("onnx")
-    x = torch.randn(batch or 2, *SHAPE)
+    x = torch.randn(batch or 2, *shape)
     free = {} if batch else {"dynamic_axes": {"x": {0: "N"}}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+import bitplan
 from bitplan.capture import capture
 from bitplan.config import Config
 from bitplan.errors import DataError, FileFormatError, UnsupportedError, UsageError
@@ -229,6 +230,15 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name))
     with pytest.raises(UsageError, match=r"needs the package 'onnx'.*bitplan\[onnx\]"):
         load_model(str(path))
+
+
+def test_from_python_a_path_names_it_too(network: nn.Module, folder: Path) -> None:
+    to_onnx(network, folder / "net.onnx")
+    images = np.zeros((20, 4, 16, 16), np.uint8)
+    with pytest.raises(DataError, match=r"\[4, 16, 16\]|\(4, 16, 16\)"):  # the file says three channels
+        bitplan.plan(Path("net.onnx"), (images, None), size="10kB", quiet=True)
+    with pytest.raises(UsageError, match="options of plan"):
+        bitplan.plan(Path("net.onnx"), (images, None), size="10kB", info={"mean": 3}, quiet=True)
 
 
 def test_sizes_of_images_may_be_those_of_the_data(tmp_path: Path) -> None:
