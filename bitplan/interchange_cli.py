@@ -39,7 +39,8 @@ def export(
 ) -> None:
     """Writes an artifact as an ONNX file that ONNX Runtime executes; needs no torch.
 
-    int8 and int4 weights stay integers (QuantizeLinear, DequantizeLinear); what ONNX cannot hold becomes float32, as the table says.
+    int8 and int4 weights stay integers (QuantizeLinear, DequantizeLinear); what ONNX cannot hold becomes float32, as the
+    table says.
     """
     from bitplan.onnx_export.command import export as run
 

@@ -179,5 +179,6 @@ def _parameters(encoding: str, shape: WeightShape, extra: int, size: int) -> tup
     if encoding == "xor":
         return (("bits", extra / SIXTEENTHS),)
     if encoding in ("coded", "codedternary"):
-        return (("bits", 8 * (size - 8 - 4 * shape.out_channels) / shape.count),)
+        capacity = size - 8 - 4 * shape.out_channels  # half a byte less, so that rounding up gives it again
+        return (("bits", 8 * (capacity - 0.5) / shape.count),)
     return ()

@@ -14,7 +14,6 @@ from bitplan.formats import Range
 from bitplan.network import Conv2d, Node
 from bitplan.onnx_export.graph import Graph
 from bitplan.onnx_export.operations import onnx_pads
-from bitplan.variant import U8
 
 INT8, INT4, FLOAT32 = "int8", "uint4", "float32"
 """How ONNX stores a layer's weights."""
@@ -34,13 +33,16 @@ def stored_as(layer: EncodedLayer, four_bits: str) -> str:
     return FLOAT32
 
 
-def layer(graph: Graph, node: Node, encoded: EncodedLayer, x: str, held: Range | None, four_bits: str) -> str:
-    """The layer's value before residual and activation. `held`: the range of its input's codes, None for f32."""
+def layer(
+    graph: Graph, node: Node, encoded: EncodedLayer, x: str, held: Range | None, four_bits: str, in_bytes: bool
+) -> str:
+    """The layer's value before residual and activation. `held`: the range of its input's codes, None for f32; `in_bytes`: whether
+    input and value are read in u8 alone, so that ONNX Runtime's integer kernels may run it."""
     kind = stored_as(encoded, four_bits)
     scale = channel_scales(encoded, held) if kind == INT8 else encoded.scale
     weight = _weight(graph, node, encoded, kind, scale)
-    in_bytes = kind == INT8 and held is not None and encoded.variant.activation == U8
-    bias = _bias(graph, node, encoded.bias, scale * np.float32(held.scale) if in_bytes and held else None)
+    step = scale * np.float32(held.scale) if kind == INT8 and in_bytes and held else None
+    bias = _bias(graph, node, encoded.bias, step)
     if isinstance(node.op, Conv2d):
         return _convolution(graph, node, node.op, x, weight, bias, held)
     if len(node.shape) == 1:
@@ -85,8 +87,8 @@ def _weight(graph: Graph, node: Node, encoded: EncodedLayer, kind: str, scale: N
 
 
 def _bias(graph: Graph, node: Node, bias: NDArray[np.float32], step: NDArray[np.float32] | None) -> str:
-    """32-bit codes of `step` (s_x s_w, which integer kernels want; ONNX Runtime rounds others to it too), else of steps so fine
-    that nothing is lost. Never plain floats: ONNX Runtime would take them for leave to round float32 weights to 8 bits per tensor."""
+    """32-bit codes of `step` (s_x s_w, which integer kernels want), else of steps so fine that nothing is lost. Never plain
+    floats: ONNX Runtime would take them for leave to round float32 weights to 8 bits per tensor."""
     if step is None or (np.abs(bias.astype(np.float64) / step) > LARGEST_BIAS).any():
         step = np.maximum(np.abs(bias) / np.float32(LARGEST_BIAS), np.float32(1e-30))
     name = f"{node.name}.bias"

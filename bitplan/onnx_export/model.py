@@ -107,7 +107,8 @@ class _Writer:
         form = encoded.variant.activation
         held = None if form == F32 else self._range(node.inputs[0], form)
         x = self._read(node.inputs[0], form)
-        made = layer(self.graph, node, encoded, x, held, self.four_bits)
+        in_bytes = form == U8 and self.formats.kept[node.name] == {U8} and len(node.inputs) == 1
+        made = layer(self.graph, node, encoded, x, held, self.four_bits, in_bytes)
         for residual in node.inputs[1:]:
             made = self.graph.add("Add", [made, self._read(residual, residual_format(form))], f"{node.name}.sum")
         self.floats[node.name] = self._activated(node, made)
