@@ -203,8 +203,8 @@ def _bits(cfg: Any) -> tuple[int | None, str]:
     bits = cfg.get("num_bits", 8) if isinstance(cfg, dict) else cfg
     if type(bits) is int:
         return bits, ""
-    if isinstance(bits, list) and len(bits) == 2:
-        return None, f"floats of {1 + sum(map(int, bits))} bits"
+    if isinstance(bits, list) and len(bits) == 2 and all(type(part) is int for part in bits):
+        return None, f"floats of {1 + sum(bits)} bits"
     return None, f"of the format {json.dumps(bits)}"
 
 

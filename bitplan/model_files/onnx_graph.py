@@ -55,6 +55,7 @@ class Builder:
         self.root, self.made = nn.Module(), fx.Graph()
         self.values: dict[str, Value | None] = {"": None}
         self.sizes = _known_sizes(model)
+        self.buffers: dict[str, str] = {}
         self.node = onnx.NodeProto()
 
     def module(self) -> fx.GraphModule:
@@ -200,12 +201,14 @@ class Builder:
 
     def buffer(self, name: str, value: Constant) -> fx.Node:
         """A constant tensor of the module, float32 where it is of floats."""
-        path = "constants." + re.sub(r"\W", "_", name)
-        holder = self._child("constants")
-        if not hasattr(holder, path.partition(".")[2]):
-            array = np.ascontiguousarray(value, np.float32 if value.dtype.kind == "f" else None)
-            holder.register_buffer(path.partition(".")[2], torch.from_numpy(array.copy()))
-        return self.made.get_attr(path)
+        if name not in self.buffers:
+            holder, last = self._child("constants"), re.sub(r"\W", "_", name)
+            while hasattr(holder, last):
+                last += "_"
+            array = np.array(value, np.float32 if value.dtype.kind == "f" else None)
+            holder.register_buffer(last, torch.from_numpy(array))
+            self.buffers[name] = f"constants.{last}"
+        return self.made.get_attr(self.buffers[name])
 
     def layer(self, layer: nn.Module, weight: Constant, bias: Constant | None, x: fx.Node) -> fx.Node:
         """Adds a convolution or linear layer with these parameters at the path that its names tell."""

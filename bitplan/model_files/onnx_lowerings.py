@@ -72,8 +72,10 @@ def split(b: Builder) -> tuple[fx.Node, ...]:
 
 
 def slice_(b: Builder) -> fx.Node:
-    starts, ends, axes = b.numbers(1, "starts"), b.numbers(2, "ends"), b.numbers(3, "axes")
-    return b.call(functions.slice_, b.tensor(), starts, ends, axes, b.numbers(4))
+    starts, ends, axes, steps = b.numbers(1, "starts"), b.numbers(2, "ends"), b.numbers(3, "axes"), b.numbers(4)
+    if isinstance(steps, tuple) and min(steps) < 1:
+        b.fail(f"walks backwards, in steps {steps}")
+    return b.call(functions.slice_, b.tensor(), starts, ends, axes, steps)
 
 
 def gather(b: Builder) -> fx.Node:

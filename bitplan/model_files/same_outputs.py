@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +30,16 @@ def compare(found: Outputs, expected: Outputs, batch: int, shape: Shape, name: s
     try:
         outputs = found(x.clone())
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
         raise UnsupportedError(
-            f"{name}: the network was exported for {batch} images at a time and fails on {len(x)} "
-            f"({str(error).strip().splitlines()[0]}); export it with a dynamic batch"
+            f"{name}: the imported network fails on {len(x)} images, taken {batch} at a time by the file ({reason}); "
+            + (
+                "export it with a dynamic batch"
+                if rounds > 1
+                else "write what this is about in another way, and export it again"
+            )
         ) from error
-    for index, (a, *bs) in enumerate(zip_longest(outputs, *parts)):
+    for index, (a, *bs) in enumerate(zip(outputs, *parts, strict=True)):
         b = torch.cat([part.reshape(batch, *part.shape[1:]) for part in bs]) if bs[0].ndim else bs[0]
         scale = float(b.abs().max())
         difference = float((a - b).abs().max()) if a.shape == b.shape else float("inf")

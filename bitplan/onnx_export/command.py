@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from bitplan.artifact_commands import input_shape, is_policy, load_artifact, random_images
@@ -52,6 +53,7 @@ def export(
     written = model.SerializeToString()
     target = output or (source if source.is_dir() else source.parent) / DEFAULT_NAME
     write_atomically(target, written)
+    found = _checked(written, runtime, data, path.parent, reporter) if check else "it was not asked for"
     summary: dict[str, Any] = {
         "file": str(target),
         "bytes": len(written),
@@ -67,7 +69,7 @@ def export(
             }
             for layer in layers
         ],
-        "check": _checked(written, runtime, data, path.parent, reporter) if check else None,
+        "check": None if isinstance(found, str) else found,
     }
     reporter.console.print(_table(summary))
     lost = [layer for layer in layers if layer.dequantised]
@@ -79,15 +81,18 @@ def export(
     reporter.say(
         f"{target}: {format_bytes(len(written))}, the artifact has {format_bytes(len(content))}; opset {OPSET}"
     )
-    reporter.say(_said(summary["check"], check))
+    reporter.say(_said(found))
     return summary
 
 
 def _checked(
     model: bytes, runtime: Runtime, data: str | None, folder: Path, reporter: Reporter
-) -> dict[str, Any] | None:
+) -> dict[str, Any] | str:
+    """What came of the comparison, or why there is none."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return None
+        return "onnxruntime is not installed; pip install 'bitplan[onnx]'"
+    if len(runtime.inputs) > 1:
+        return f"it has the inputs {', '.join(runtime.inputs)}; compare it from Python"
     from bitplan.onnx_export.check import compared
 
     images, kind = _images(runtime, data, folder)
@@ -111,17 +116,15 @@ def _images(runtime: Runtime, data: str | None, folder: Path) -> tuple[NDArray[A
     return random_images(runtime, IMAGES), "random"
 
 
-def _said(check: dict[str, Any] | None, wanted: bool) -> str:
-    if check is None:
-        return "not compared with our runtime" + (
-            ": onnxruntime is not installed; pip install 'bitplan\\[onnx]'" if wanted else ""
-        )
+def _said(check: dict[str, Any] | str) -> str:
+    if isinstance(check, str):
+        return escape(f"not compared with our runtime: {check}")
     agreement = (
         "" if check["agreement"] is None else f", the same class for {100 * check['agreement']:.1f} % of the images"
     )
     return (
-        f"ONNX Runtime {check['onnxruntime']} against our runtime on {check['images']} {check['kind']} images: outputs differ by at most "
-        f"{check['difference']:.2g} of the largest{agreement}"
+        f"ONNX Runtime {check['onnxruntime']} against our runtime on {check['images']} {check['kind']} images: outputs differ "
+        f"by at most {check['difference']:.2g} of the largest{agreement}"
     )
 
 

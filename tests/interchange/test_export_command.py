@@ -20,8 +20,10 @@ from torch import nn
 
 from bitplan.capture import capture
 from bitplan.encodings import encoding_of
+from bitplan.kernels import Runtime
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.model import load_model
+from bitplan.network import Add, Input, Linear
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -111,8 +113,6 @@ def test_what_is_missing_is_named(
 
 
 def test_layers_of_a_module_are_no_network(folder: Path, command: Callable[..., Any]) -> None:
-    from bitplan.network import Input, Linear
-
     rng = np.random.default_rng(0)
     nodes = [(f"x{i}", Input(), (), (6,)) for i in (0, 1)] + [(f"fc{i}", Linear(), (f"x{i}",), (3,)) for i in (0, 1)]
     network = network_of(nodes, ["fc1"])  # as `--hybrid` writes it
@@ -121,6 +121,21 @@ def test_layers_of_a_module_are_no_network(folder: Path, command: Callable[..., 
     called = command("export", "layers.bitplan")
     assert called.code == 1
     assert "layers of a torch module (--hybrid)" in called.err
+
+
+def test_networks_with_several_inputs_are_written(folder: Path, command: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [("a", Input(), (), (6,)), ("b", Input(), (), (6,)), ("sum", Add(), ("a", "b"), (6,))]
+    network = network_of([*nodes, ("fc", Linear(), ("sum",), (3,))], ["fc"])
+    inputs = random_inputs(network, 2, rng)
+    case = make_case(network, {"fc": Variant("int8")}, inputs, rng)
+    (folder / "two.bitplan").write_bytes(case.artifact)
+    called = command("export", "two.bitplan", "--json")
+    assert called.code == 0
+    assert called.json["check"] is None
+    assert "not compared with our runtime: it has the inputs a, b" in " ".join(called.err.split())
+    found = ort.InferenceSession("network.onnx", providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    np.testing.assert_allclose(found, Runtime.from_bytes(case.artifact)(inputs)["fc"], atol=0.05)
 
 
 def test_damaged_artifacts_are_refused(artifact: bytes, folder: Path, command: Callable[..., Any]) -> None:

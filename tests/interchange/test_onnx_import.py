@@ -197,6 +197,14 @@ def test_gemm_split_and_sizes_from_shapes(tmp_path: Path) -> None:
         ({"nodes": [node("Relu")], "opset": 200}, UnsupportedError, "opset 200.*install a newer onnx"),
         ({"nodes": [node("Cast", to=1)], "kind": TensorProto.UINT8}, UnsupportedError, "'x' is uint8, not float32"),
         ({"nodes": [node("Relu")], "shape": ("N",)}, UnsupportedError, "has 1 axes"),
+        (
+            {
+                "nodes": [node("Slice", "s", "e", "a", "t")],
+                "constants": {k: ints(v) for k, v in zip("seat", (-1, 0, 2, -1), strict=True)},
+            },
+            UnsupportedError,
+            "Slice .*walks backwards",
+        ),
     ],
 )
 def test_what_cannot_be_taken_over_is_named(

@@ -125,6 +125,11 @@ def test_formats_that_we_do_not_have(folder: Path) -> None:
         UsageError, match=r"layer 'a': its weights are floats of 8 bits.*layer 'c': the file does not speak.*--rest"
     ):
         read_assignments(path, "modelopt", ["a", "b", "c"])
+    in_turn = [{"num_bits": 4}, {"num_bits": [4, 3]}]  # quantised twice
+    twice = written(folder, {"quant_cfg": [{"quantizer_name": "a.weight_quantizer", "cfg": in_turn}]})
+    with pytest.raises(UsageError, match="layer 'a': its weights are of the format"):
+        read_assignments(twice, "modelopt", ["a"])
+    path = written(folder, {"quant_cfg": entries})
     found = read_assignments(path, "modelopt", ["a", "b", "c"], Variant("ternary"))
     assert [str(variant) for variant in found.variants.values()] == ["ternary", "int8", "ternary"]
     assert "b: 6 bits become int8" in found.notes
