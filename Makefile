@@ -80,9 +80,9 @@ $(VENV)/.runtime: $(VENV)/.tools $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,study]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,onnx,study]"
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,study,docs,lint]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[torch,test,cluster,onnx,study,docs,lint]"
 	touch $@

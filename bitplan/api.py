@@ -108,7 +108,7 @@ class Plan:
 
 
 def plan(
-    network: nn.Module | str,
+    network: nn.Module | str | PathLike[str],
     data: Data,
     *,
     latency: str | float | None = None,
@@ -119,7 +119,7 @@ def plan(
 ) -> Plan:
     """Measures a trained network and this machine, and plans the most accurate policy within the limits.
 
-    network: a torch module, or what `--model` names; it is put into evaluation mode. info: of a module: mean and std of
+    network: a torch module, or what `--model` names, files too; it is put into evaluation mode. info: of a module: mean and std of
     its input on the images' scale, resize, crop, input_shape. latency: of one inference, "20ms" or seconds; size: of the
     file, "2MB" or bytes. options: every key of `optimize.yaml` (`encodings=["int8", "int4"]`, `recovery=["strong"]`,
     `memory="4MB"` ...). quiet: no progress on standard error.
@@ -128,8 +128,12 @@ def plan(
     reporter = Reporter(quiet=quiet)
     require_package("torch", "capturing and measuring a network")
     named = data if isinstance(data, str | Mapping) else _pair(data)
+    network = str(network) if isinstance(network, PathLike) else network
     if isinstance(network, str) and info is not None:
-        raise UsageError("info describes a module; the function that model names returns its own")
+        raise UsageError(
+            "info describes a module; the function that model names returns its own, and mean and std of a model file are "
+            "options of plan"
+        )
     config = replace(
         config,
         model=network if isinstance(network, str) else FROM_PYTHON,

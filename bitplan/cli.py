@@ -17,6 +17,7 @@ from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, rep
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.failure import INTERRUPTED, ClickError, failure_of
+from bitplan.interchange_cli import export, policy_app
 from bitplan.profile_cli import app as profile_app
 from bitplan.progress import JSON, Reporter
 from bitplan.progress.valid_json import json_text
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(profile_app, name="profile", short_help="Measures machine and network, for plans made later.")
 app.add_typer(study_app, name="study", short_help="An Optuna study of what a plan depends on.")
+app.add_typer(policy_app, name="policy", short_help="Policies from other tools.")
 
 
 @app.callback(invoke_without_command=True)
@@ -224,6 +226,7 @@ app.command(
     short_help="Moves bytes between layers of a fine-tuned network.",
 )(replan)
 app.command(cls=BriefCommand, short_help="Lists the runs below a folder.")(runs)
+app.command(cls=BriefCommand, short_help="Writes an artifact as an ONNX file.")(export)
 
 Artifact = Annotated[Path, typer.Argument(help="A .bitplan file, or a trial that was carried out (out/study#17).")]
 DataOption = Annotated[str | None, typer.Option("--data", help="Images as for the main command; random ones without.")]

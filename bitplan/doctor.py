@@ -19,6 +19,7 @@ from bitplan.variant import Variant
 
 EXTRAS = {
     "torch": "capturing, profiling and carrying out networks",
+    "onnx": "ONNX files as --model, and comparing exported ones",
     "study": "optimize study",
     "cluster": "--backend ray and dask",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitplan.errors import UsageError
+from bitplan.model_files import is_model_file, load_model_file
 from bitplan.network import Preprocessing, Shape
 from bitplan.suggest import suggestion
 from bitplan.user_code import call_function, require_package
@@ -31,17 +32,23 @@ class LoadedModel:
 
 
 def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
-    """Builds the model of `pkg.mod:function` or `torchvision:resnet18` and loads its weights file, if given.
+    """Builds the model of `pkg.mod:function` or `torchvision:resnet18` and loads its weights file, if given; or reads a
+    network from a file that brings its weights, a `torch.export` archive (.pt2) or an ONNX file (docs/interchange.md).
 
     The function takes no arguments and returns the module, or (module, info) with any of `INFO_KEYS` in info: mean
     and std on the images' own scale, resize and crop in pixels, input_shape (C, H, W). A torchvision network without
     a weights file has random weights, the same at each call.
-    Raises UsageError where the model cannot be built, DataError for weights that do not fit or are not finite."""
+    Raises UsageError where the model cannot be built, DataError for weights that do not fit or are not finite, and for
+    model files as `load_model_file`."""
     require_package("torch", "loading a model")
     from torch import nn
 
     info: Mapping[str, Any] = {}
-    if spec.startswith(TORCHVISION):
+    if is_model_file(spec):
+        if weights is not None:
+            raise UsageError(f"model {spec} brings its weights; leave out weights {weights}")
+        module, info = load_model_file(Path(spec))
+    elif spec.startswith(TORCHVISION):
         module, info = _torchvision_model(spec)
     else:
         module = call_function(spec, "model")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from bitplan.config import Config
 from bitplan.data import Dataset, load_data
-from bitplan.errors import UsageError
+from bitplan.errors import UnsupportedError, UsageError
 from bitplan.evaluate import Outputs, check_labels_fit, outputs_of
+from bitplan.model_files import named_in_file
 from bitplan.network import Network, Weights
 from bitplan.policies.menu import Menu, menu_for
 from bitplan.progress import Report, Reporter
@@ -159,5 +160,8 @@ def captured(
         input_shape=loaded.example_shape,
     )
     report(2, LOADING, "capturing")
-    network, weights = capture(loaded.module, torch.zeros(2, *dataset.shape), preprocessing=preprocessing)
+    try:
+        network, weights = capture(loaded.module, torch.zeros(2, *dataset.shape), preprocessing=preprocessing)
+    except UnsupportedError as error:
+        raise named_in_file(error, loaded.module) from error
     return network, weights, dataset

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from bitplan.config import Config
+from bitplan.model_files import is_model_file
 
 
 def result_note(config: Config) -> str:
     """LOAD.md of a result folder."""
     module, _, function = (config.model or "").partition(":")
+    call = "build()"
     if config.model is None:
         built = "from bitplan.example import example_module as build"
+    elif is_model_file(config.model):
+        built, call = "from bitplan.model import load_model", f"load_model({config.model!r}).module"
     elif module == "torchvision":
         built = _import("torchvision.models", function)
     else:
@@ -23,7 +27,7 @@ takes the same (preprocessed) images and returns what it did:
 {built}
 from bitplan.kernels.torch_modules import replace_layers
 
-module = replace_layers(build(), "network.bitplan", threads={config.threads})
+module = replace_layers({call}, "network.bitplan", threads={config.threads})
 ```
 
 Where `build` returns (module, info), take the module; load its trained weights first where they lie in a file of their

@@ -1,0 +1,1 @@
+../../bitplan/interchange_cli.py

@@ -1,0 +1,1 @@
+../../bitplan/policy_import.py

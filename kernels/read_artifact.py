@@ -1,0 +1,184 @@
+"""The reader of artifacts (layout: FORMAT.md) for those who want what is in the file and not to run it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitplan.encodings import ENCODINGS, EncodedLayer
+from bitplan.encodings.xor import SIXTEENTHS
+from bitplan.errors import FileFormatError
+from bitplan.formats import Range
+from bitplan.kernels.artifact import HEADER, HEADER_BYTES, MAGIC, VERSION, WEIGHT_RECORD
+from bitplan.network import (
+    OPS,
+    Activation,
+    AveragePool,
+    Concat,
+    Conv2d,
+    Input,
+    Linear,
+    MaxPool,
+    Mean,
+    Network,
+    Node,
+    Pad,
+    Permute,
+    Preprocessing,
+    Reshape,
+    ScaleShift,
+    Slice,
+    Softmax,
+    Weights,
+    WeightShape,
+)
+from bitplan.variant import FORMATS, U1, Variant
+
+ENCODING_BY_NUMBER = {encoding.number: encoding for encoding in ENCODINGS}
+XOR_RATES = 16
+"""An xor record's rate is in sixteenths of a bit per four weights, a variant's `bits` in bits per weight."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An artifact as what `pack_artifact` was given. Parameters of variants are those that the file tells (a rate may differ
+    from the policy's in its last digits)."""
+
+    network: Network
+    layers: Mapping[str, EncodedLayer]
+    weights: Weights
+    ranges: Mapping[str, Mapping[str, Range]]
+    policy_hash: bytes
+    planned_batch: int
+
+
+def read_artifact(data: bytes, source: str = "the artifact") -> Contents:
+    """Raises FileFormatError for a damaged or foreign file; `source` leads it."""
+    try:
+        return _Reader(data, source).contents()
+    except (struct.error, IndexError, KeyError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{source} is damaged: {error}") from error
+
+
+class _Reader:
+    def __init__(self, data: bytes, source: str) -> None:
+        if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
+            raise FileFormatError(f"{source} is not a bitplan artifact")
+        version, _, size, graph, _, _, batch, nodes, outputs, policy, crc = struct.unpack_from(HEADER, data, len(MAGIC))
+        if version != VERSION:
+            raise FileFormatError(f"{source} has version {version}; this bitplan reads {VERSION}")
+        if size != len(data) or zlib.crc32(data[HEADER_BYTES:]) != crc:
+            raise FileFormatError(f"{source} is damaged: its size or checksum is wrong; copy it again")
+        self.data, self.at, self.body = data, HEADER_BYTES, HEADER_BYTES + graph
+        self.batch, self.count, self.output_count, self.policy = batch, nodes, outputs, policy
+        self.nodes: list[Node] = []
+        self.ranges: dict[str, dict[str, Range]] = {}
+        self.weights: dict[str, Any] = {}
+        self.layers: dict[str, EncodedLayer] = {}
+
+    def contents(self) -> Contents:
+        preprocessing = self._preprocessing()
+        for _ in range(self.count):
+            self._node()
+        outputs = tuple(self.nodes[number].name for number in self._take(f"{self.output_count}H"))
+        network = Network(tuple(self.nodes), outputs, preprocessing)
+        return Contents(network, self.layers, self.weights, self.ranges, self.policy, self.batch)
+
+    def _take(self, form: str) -> tuple[Any, ...]:
+        found = struct.unpack_from("<" + form, self.data, self.at)
+        self.at += struct.calcsize("<" + form)
+        return found
+
+    def _preprocessing(self) -> Preprocessing:
+        resize, crop, channels = self._take("HHH")
+        pairs = self._take(f"{2 * channels}f")
+        return Preprocessing(pairs[::2], pairs[1::2], resize, crop)
+
+    def _node(self) -> None:
+        op, kind = self._take("BB")
+        activation = Activation(
+            Activation.KINDS[kind], *(self._take("ff") if Activation.KINDS[kind] == "clamp" else ())
+        )
+        kept, read = self._take("BB")
+        ranges = {}
+        for place, form in enumerate(FORMATS[1:], 1):
+            scale, zero_point = self._take("fB")
+            if kept >> place & 1:
+                ranges[form] = Range(scale, zero_point / 2 if form == U1 else zero_point)
+        _, rank = self._take("IB")
+        shape = self._take(f"{rank}I")
+        inputs = tuple(self.nodes[number].name for number in self._take(f"{self._take('B')[0]}H"))
+        length = self._take("H")[0]
+        name = self._take(f"{length}s")[0].decode()
+        node = Node(name, self._op(OPS[op], activation, rank), inputs, shape)
+        self.nodes.append(node)
+        self.ranges[name] = ranges
+        if isinstance(node.op, Conv2d | Linear):
+            self._layer(node, FORMATS[read - 1])
+        elif isinstance(node.op, ScaleShift):
+            self._scale_shift(node)
+
+    def _op(self, kind: type, activation: Activation, rank: int) -> Any:
+        if kind is Conv2d:
+            kernel, stride, padding, dilation = self._window(10)
+            return Conv2d(kernel, stride, padding, dilation, self._take("I")[0], activation)
+        if kind is MaxPool:
+            return MaxPool(*self._window(10))
+        if kind is AveragePool:
+            kernel, stride, padding = self._window(8)
+            return AveragePool(kernel, stride, padding, bool(self._take("B")[0]))
+        if kind is Mean:
+            return Mean(bool(self._take("B")[0]))
+        if kind is Pad:
+            *sizes, value = self._take("6Hf")
+            return Pad(tuple(sizes[:4]), tuple(sizes[4:]), value)
+        if kind is Slice:
+            numbers = self._take(f"{3 * rank}I")
+            return Slice(tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)))
+        if kind is Permute:
+            return Permute(self._take(f"{rank}B"))
+        return kind() if kind in (Input, Concat, Reshape, Softmax) else kind(activation)
+
+    def _window(self, count: int) -> list[Any]:
+        """kernel, stride, padding and (of ten numbers) dilation."""
+        n = self._take(f"{count}H")
+        return [n[0:2], n[2:4], n[4:8], *([n[8:10]] if count == 10 else [])]
+
+    def _layer(self, node: Node, form: str) -> None:
+        number, _, extra, offset, size = self._take(WEIGHT_RECORD.removeprefix("<"))
+        source = next(n for n in self.nodes if n.name == node.inputs[0]).shape
+        if isinstance(node.op, Conv2d):
+            shape = WeightShape(node.shape[0], source[0], node.op.kernel, node.op.groups)
+        else:
+            shape = WeightShape(node.shape[-1], source[-1])
+        encoding = ENCODING_BY_NUMBER[number]
+        variant = Variant(encoding.name, form, _parameters(encoding.name, shape, extra, size))
+        self.layers[node.name] = encoding.unpack(self._stored(offset, size), shape, variant)
+
+    def _scale_shift(self, node: Node) -> None:
+        channels = node.shape[0] if len(node.shape) == 3 else node.shape[-1]
+        numbers = np.frombuffer(self._stored(self._take("Q")[0], 8 * channels), "<f4").astype(np.float32)
+        self.weights[f"{node.name}.scale"], self.weights[f"{node.name}.shift"] = numbers[:channels], numbers[channels:]
+
+    def _stored(self, offset: int, size: int) -> bytes:
+        start = self.body + offset
+        if start + size > len(self.data):
+            raise ValueError("weights lie behind the end of the file")
+        return self.data[start : start + size]
+
+
+def _parameters(encoding: str, shape: WeightShape, extra: int, size: int) -> tuple[tuple[str, float], ...]:
+    """What a record tells of its variant's parameter."""
+    if encoding in ("apb", "pruned", "prunedfloat"):
+        return (("kept", extra / shape.count),)
+    if encoding == "xor":
+        return (("bits", extra / SIXTEENTHS),)
+    if encoding in ("coded", "codedternary"):
+        capacity = size - 8 - 4 * shape.out_channels  # half a byte less, so that rounding up gives it again
+        return (("bits", 8 * (capacity - 0.5) / shape.count),)
+    return ()
