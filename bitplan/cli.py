@@ -31,7 +31,7 @@ NEXT = "All options: --help-all. Next: optimize --budget 60kB, then optimize rep
 
 app = typer.Typer(
     name="optimize",
-    cls=brief(BriefGroup, "model", "data", "target_latency", "budget", "encodings", "output"),
+    cls=brief(BriefGroup, "model", "data", "target_latency", "budget", "output"),
     epilog=NEXT,
     add_completion=True,
     rich_markup_mode="rich",
@@ -54,8 +54,7 @@ def optimize(
     with_report: WithReport = False,
     json_output: Json = False,
 ) -> None:
-    """The most accurate network that meets a latency target and a byte budget on this CPU, with proof; without --model and
-    optimize.yaml, of the embedded example."""
+    """The most accurate network for a latency target and a byte budget, with proof."""
     if version:
         print(f"bitplan {__version__}")
         return

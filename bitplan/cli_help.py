@@ -31,11 +31,11 @@ class _Brief:
         formatter.write_usage(context.command_path, " ".join(["[OPTIONS]", *pieces]), prefix="Usage: ")
         for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
             formatter.write_text(paragraph)
-        formatter.write("\n")
-        formatter.write_dl(self._parameters(context))
+        if parameters := self._parameters(context):
+            formatter.write("\n")
+            formatter.write_dl(parameters)
         commands = getattr(self, "commands", {})
         if commands:
-            formatter.write("\n")
             formatter.write_dl(
                 [
                     (name, one.get_short_help_str(formatter.width - 12))
@@ -46,7 +46,8 @@ class _Brief:
         more = any(one.name == "help_all" for one in self.get_params(context))
         last = self.epilog or (f"All options: {context.command_path} --help-all" if more else "")
         if last:
-            formatter.write("\n")
+            if not commands:  # their list is long
+                formatter.write("\n")
             formatter.write_text(last)
 
     def _parameters(self: Any, context: Any) -> list[tuple[str, str]]:

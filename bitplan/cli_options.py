@@ -29,7 +29,7 @@ def _option(kind: Any, panel: str, text: str, *names: str, complete: Callable[[s
 
 
 OPTIONS: dict[str, Any] = {
-    "model": _option(str, SUBJECT, "Builds the network: pkg.mod:function, torchvision:resnet18, net.pt2 or net.onnx."),
+    "model": _option(str, SUBJECT, "pkg.mod:function, torchvision:resnet18, net.pt2 or net.onnx."),
     "weights": _option(Path, SUBJECT, "Trained weights: .safetensors, or .pt with tensors only."),
     "data": _option(str, SUBJECT, "file.npz, image folder, cifar10:DIR or pkg.mod:function."),
     "mean": _option(str, SUBJECT, "Subtracted from raw images, per channel: 123.7,116.3,103.5."),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, configured
+from bitplan.cli_reporter import ProgressForm, finish, reporter_for
 from bitplan.config import Config
 from bitplan.progress import Reporter
 
 policy_app = typer.Typer(
-    help="Policies from other tools.", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=BriefGroup,
+    help="Policies from other tools.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -35,6 +39,7 @@ def export(
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime, if it is installed.")] = True,
     quiet: Quiet = False,
+    progress: ProgressForm = None,
     json_output: Json = False,
 ) -> None:
     """Writes an artifact as an ONNX file that ONNX Runtime executes; needs no torch.
@@ -44,12 +49,15 @@ def export(
     """
     from bitplan.onnx_export.command import export as run
 
-    summary = run(source, output, int4, data, check, Reporter(quiet=quiet))
-    if json_output:
-        print(json.dumps(summary))
+    reporter = reporter_for(quiet, json_output, progress)
+    finish(reporter, run(source, output, int4, data, check, reporter), json_output)
 
 
-@policy_app.command("import", short_help="Makes a policy of another tool's bits per layer.")
+@policy_app.command(
+    "import",
+    cls=brief(BriefCommand, "file", "source", "network", "rest", "model", "weights", "data", "output", "json_output"),
+    short_help="Makes a policy of another tool's bits per layer.",
+)
 @configured
 def import_(
     config: Config,
@@ -72,6 +80,4 @@ def import_(
     """
     from bitplan.policy_import import import_policy
 
-    found = import_policy(file, source, output, network, rest, config, reporter)
-    if json_output:
-        print(json.dumps(found))
+    finish(reporter, import_policy(file, source, output, network, rest, config, reporter), json_output)

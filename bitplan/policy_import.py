@@ -46,7 +46,7 @@ def import_policy(
     )
     policy = validate_against(policy, network)
     write_policy(output, policy)
-    reporter.console.print(_table(found.variants))
+    reporter.show(_table(found.variants))
     for note in found.notes:
         reporter.say(f"[yellow]{escape(note)}[/]")
     if found.unknown:

@@ -71,7 +71,7 @@ def export(
         ],
         "check": None if isinstance(found, str) else found,
     }
-    reporter.console.print(_table(summary))
+    reporter.show(_table(summary))
     lost = [layer for layer in layers if layer.dequantised]
     if lost:
         names = ", ".join(dict.fromkeys(layer.encoding for layer in lost))

@@ -57,8 +57,10 @@ class UnderRate(Rule):
             self.classes, self.lengths = torch.from_numpy(classes.copy()), torch.from_numpy(lengths.astype(np.float32))
         # Recovery's levels fit: what a count of them is above the capacity, it is wrong by.
         self.allowed = FILLED * max(float(self.encoding.capacity(self.start.shape, self.start.variant)), size)
+        self.price = PRICES[0]
         agreeing = []
-        for self.price in PRICES:
+        for price in PRICES:
+            self.price = price
             agreeing.append(int((self.levels(latent) == levels).sum()))
         self.price = PRICES[int(np.argmax(agreeing))]
         sign = torch.where(levels == 0, latent.sign(), levels.sign())
