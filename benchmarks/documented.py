@@ -165,6 +165,15 @@ TABLES: tuple[Shown, ...] = (
         peers,
     ),
     Shown(
+        "Allocations of other tools for EfficientNet-Lite0",
+        "epyc-zen5",
+        ("2026-11-29-allocation-efficientnet.json",),
+        "",
+        ALLOCATION,
+        BITS + " Losses by `tempered`. MCT is still to be measured.",
+        peers,
+    ),
+    Shown(
         "Allocations of other tools, on another machine",
         "epyc-zen4",
         ("2026-11-22-allocation.json",),
