@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bitplan.encodings import ENCODINGS, EncodedLayer
+from bitplan.encodings.even import EvenLevels
 from bitplan.encodings.xor import SIXTEENTHS
 from bitplan.errors import FileFormatError
 from bitplan.formats import Range
@@ -39,7 +41,8 @@ from bitplan.network import (
 )
 from bitplan.variant import FORMATS, U1, Variant
 
-ENCODING_BY_NUMBER = {encoding.number: encoding for encoding in ENCODINGS}
+ENCODING_BY_NUMBER = {one.number: one for one in ENCODINGS if not isinstance(one, EvenLevels)}
+"""But for evenly spaced levels, whose encodings have one number."""
 XOR_RATES = 16
 """An xor record's rate is in sixteenths of a bit per four weights, a variant's `bits` in bits per weight."""
 
@@ -156,9 +159,13 @@ class _Reader:
             shape = WeightShape(node.shape[0], source[0], node.op.kernel, node.op.groups)
         else:
             shape = WeightShape(node.shape[-1], source[-1])
+        stored = self._stored(offset, size)
+        if number == EvenLevels.number:
+            self.layers[node.name] = _even(stored, shape, form, extra)
+            return
         encoding = ENCODING_BY_NUMBER[number]
         variant = Variant(encoding.name, form, _parameters(encoding.name, shape, extra, size))
-        self.layers[node.name] = encoding.unpack(self._stored(offset, size), shape, variant)
+        self.layers[node.name] = encoding.unpack(stored, shape, variant)
 
     def _scale_shift(self, node: Node) -> None:
         channels = node.shape[0] if len(node.shape) == 3 else node.shape[-1]
@@ -170,6 +177,15 @@ class _Reader:
         if start + size > len(self.data):
             raise ValueError("weights lie behind the end of the file")
         return self.data[start : start + size]
+
+
+def _even(stored: bytes, shape: WeightShape, form: str, bits: int) -> EncodedLayer:
+    """A layer of evenly spaced levels, by the encoding whose levels they are."""
+    for encoding in ENCODINGS:
+        if isinstance(encoding, EvenLevels) and encoding.bits == bits:
+            with suppress(FileFormatError):  # its levels begin elsewhere
+                return encoding.unpack(stored, shape, Variant(encoding.name, form))
+    raise ValueError(f"no encoding has a layer's levels of {bits} bits; was it written with an encoding of your own?")
 
 
 def _parameters(encoding: str, shape: WeightShape, extra: int, size: int) -> tuple[tuple[str, float], ...]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,7 +25,10 @@ def runs_table(found: Sequence[Found]) -> Table:
     """One row a folder."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("folder", "command", "targets", "status", "file", "ms", "accuracy", "loss", "when"):
-        table.add_column(heading, justify="right" if heading in FIGURES else "left", overflow="fold")
+        # Long folders and targets are folded, so that the rest stays legible on a narrow terminal.
+        folded = heading in ("folder", "targets", "when")
+        justify: JustifyMethod = "right" if heading in FIGURES else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not folded, min_width=6 if folded else None)
     for one in found:
         figures = one.figures
         worth = figures.get("accuracy", figures.get("agreement"))

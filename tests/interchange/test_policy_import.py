@@ -164,9 +164,9 @@ def test_wrong_use_is_said(folder: Path, command: Callable[..., Any]) -> None:
     assert called.code == 2
     (folder / "network.json").write_text(network_to_json(chain(["conv", "fc"])))
     path = written(folder, {"conv": 8})
-    called = command("policy", "import", str(path), "--from", "mct", "--network", "network.json", "--rest", "int5")
+    called = command("policy", "import", str(path), "--from", "mct", "--network", "network.json", "--rest", "int9")
     assert called.code == 2
-    assert "int5" in called.err
+    assert "int9" in called.err
     called = command("policy", "import", str(path), "--from", "mct", "--network", "network.json")
     assert called.code == 2
     assert "layer 'fc': the file does not speak of it" in called.err

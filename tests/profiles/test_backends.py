@@ -145,7 +145,7 @@ def stored(profile, path):
 def run(program, folder, backend, estimator, victim=""):
     # Ray's workers import from the current folder first, where this repository has a folder bitplan that is not all of it.
     command = [sys.executable, "-W", "ignore", str(program), backend, estimator, str(folder), victim]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
 
 
 def assert_same(found: LossProfile, expected: LossProfile) -> None:
