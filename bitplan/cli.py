@@ -13,7 +13,7 @@ from bitplan import __version__
 from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, WithReport, configured
 from bitplan.cli_places import main_job, planned, written
-from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, reported, reporter_for
+from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, others_heard, reported, reporter_for
 from bitplan.config import Config
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.failure import INTERRUPTED, ClickError, failure_of
@@ -250,8 +250,9 @@ def run(
     if trial := trial_results(artifact):
         artifact = trial / "policy.json"
     reporter = reporter_for(quiet, json_output, progress)
-    carried_out = artifact_of_policy(artifact, reporter) if is_policy(artifact) else None
-    summary = run_artifact(carried_out or artifact, data, output, threads, reporter)
+    with others_heard(reporter):
+        carried_out = artifact_of_policy(artifact, reporter) if is_policy(artifact) else None
+        summary = run_artifact(carried_out or artifact, data, output, threads, reporter)
     finish(reporter, summary, json_output)
     if not json_output:
         print("\n".join(f"{key}: {value}" for key, value in summary.items()))

@@ -42,11 +42,12 @@ def reporter_for(quiet: bool, json_output: bool, progress: str | None = None, ve
 
 @contextmanager
 def others_heard(reporter: Reporter) -> Iterator[None]:
-    """What libraries warn of and what the logger `bitplan` is told go through the reporter for a while."""
+    """What libraries and the user's code warn of or log, and all that the logger `bitplan` is told, go through the reporter
+    for a while."""
     handler = _Forwarded(reporter)
-    logger = logging.getLogger("bitplan")
+    root, logger = logging.getLogger(), logging.getLogger("bitplan")
     level, shown = logger.level, warnings.showwarning
-    logger.addHandler(handler)
+    root.addHandler(handler)
     logger.setLevel(logging.DEBUG)
 
     def show(
@@ -59,7 +60,7 @@ def others_heard(reporter: Reporter) -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = shown
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         logger.setLevel(level)
 
 
@@ -98,5 +99,5 @@ class _Forwarded(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
             self._reporter.warn_plainly(record.getMessage())
-        else:
+        elif record.name.partition(".")[0] == "bitplan":
             self._reporter.detail(record.getMessage())

@@ -9,7 +9,7 @@ import typer
 
 from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, configured
-from bitplan.cli_reporter import ProgressForm, finish, reporter_for
+from bitplan.cli_reporter import ProgressForm, finish, others_heard, reporter_for
 from bitplan.config import Config
 from bitplan.progress import Reporter
 
@@ -22,9 +22,9 @@ policy_app = typer.Typer(
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A .bitplan file, a result folder, or its policy.json.")] = Path(
-        "bitplan-out"
-    ),
+    source: Annotated[
+        Path, typer.Argument(help="A .bitplan file, result folder, policy.json or trial (out/study#17).")
+    ] = Path("bitplan-out"),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file; without: network.onnx beside the artifact.")
     ] = None,
@@ -48,9 +48,12 @@ def export(
     table says.
     """
     from bitplan.onnx_export.command import export as run
+    from bitplan.studies.files import trial_artifact
 
     reporter = reporter_for(quiet, json_output, progress)
-    finish(reporter, run(source, output, int4, data, check, reporter), json_output)
+    with others_heard(reporter):
+        found = run(trial_artifact(source) or source, output, int4, data, check, reporter)
+    finish(reporter, found, json_output)
 
 
 @policy_app.command(

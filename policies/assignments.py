@@ -23,9 +23,9 @@ from bitplan.suggest import suggestion
 from bitplan.variant import FLOAT32, U8, Variant
 
 SOURCES = ("mct", "modelopt")
-ENCODINGS = {1: "binary", 2: "int2", 3: "int3", 4: "int4", 8: "int8"}
+ENCODINGS = {1: "binary", 2: "int2", 3: "int3", 4: "int4", 5: "int5", 6: "int6", 8: "int8"}
 WIDER = "int8"
-"""What 5 to 7 bits become."""
+"""What 7 bits become."""
 FLOATING = (16, 32)
 """Bits that mean no quantisation."""
 ACTIVATIONS = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
@@ -90,7 +90,7 @@ class _Taken:
                 self.notes.append(f"{name}: 16 bits become float32")
             return FLOAT32
         encoding = ENCODINGS.get(given.weight or 0)
-        if encoding is None and given.weight in (5, 6, 7):
+        if encoding is None and given.weight == 7:
             encoding = WIDER
             self.notes.append(f"{name}: {given.weight} bits become {WIDER}")
         if encoding is None:

@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 STATUSES = ("met", "missed", "planned")
+LARGEST = 1e300
+"""No figure reaches it; comparing with it also finds those that are not finite, and integers that floats cannot hold."""
+
+
+def is_figure(value: Any) -> bool:
+    """Whether it is a number that can be shown."""
+    return isinstance(value, int | float) and abs(value) < LARGEST
 
 
 def figures_of(result: Any) -> dict[str, Any]:
     """From what a command's `--json` prints: `bytes`, `ms`, `accuracy` or `agreement`, `loss`, and whether they were
     `measured`; of a study, its best trial's; of a frontier, the number of its points. Empty for other results."""
     found = _figures(result) if isinstance(result, Mapping) else {}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return {name: value for name, value in found.items() if is_figure(value)}
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:

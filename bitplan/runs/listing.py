@@ -12,7 +12,7 @@ from typing import Any
 
 from bitplan.errors import FileFormatError
 from bitplan.progress.events import stamp
-from bitplan.runs.figures import STATUSES, figures_of
+from bitplan.runs.figures import STATUSES, figures_of, is_figure
 from bitplan.runs.log import at_work
 from bitplan.runs.record import FILE, INTERRUPTED, RUNNING, Record, read_records
 
@@ -106,7 +106,7 @@ def _targets(record: Record) -> dict[str, Any]:
 def _set(targets: Any) -> dict[str, Any]:
     """The limits of a result that there are, and its objective."""
     known = targets.items() if isinstance(targets, Mapping) else ()
-    limits = {name: value for name, value in known if isinstance(value, int | float)}
+    limits = {name: value for name, value in known if is_figure(value)}
     objective = dict(known).get("objective")
     return limits | ({"objective": objective} if objective not in (None, "loss") else {})
 
@@ -123,7 +123,7 @@ def _is_result(path: Path) -> bool:
 def _result(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) and "layers" in content else {}
 

@@ -16,6 +16,7 @@ from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError
 from bitplan.file_lock import FileLock, patiently
 from bitplan.progress.valid_json import json_text
+from bitplan.runs.figures import is_figure
 
 FILE = "run.json"
 FORM, VERSION = "bitplan run", 1
@@ -73,7 +74,7 @@ def read_records(folder: Path) -> list[Record]:
         return []
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(f"{path} is no record of runs ({error}); remove it") from None
 
 
@@ -114,6 +115,6 @@ def _record(entry: Any) -> Record:
     for name, kinds in TYPES.items():
         if not isinstance(value := getattr(record, name), kinds):
             raise TypeError(f"{name} is {value!r}")
-    if wrong := [value for value in record.figures.values() if not isinstance(value, int | float)]:
+    if wrong := [value for value in record.figures.values() if not is_figure(value)]:
         raise ValueError(f"a figure is {wrong[0]!r}")
     return record

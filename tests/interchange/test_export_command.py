@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from bitplan.kernels.artifact import pack_artifact
 from bitplan.model import load_model
 from bitplan.network import Add, Input, Linear
 from bitplan.simulate import Simulator
+from bitplan.studies.files import StudyFile
 from bitplan.variant import FLOAT32, Variant
 
 from ..kernels.networks import covering, make_case, network_of, random_inputs, residual_network
@@ -88,6 +90,42 @@ def test_images_are_compared_where_they_are_given(artifact: bytes, folder: Path,
     called = command("export", "out", "--data", "images.npz", "--json")
     assert called.json["check"]["images"] == 60
     assert "on 60 test images: outputs differ by at most" in " ".join(called.err.split())
+
+
+NOISY = """
+import logging, warnings
+import numpy as np
+
+def images():
+    warnings.warn("the images are odd")
+    logging.getLogger("cameras").warning("the lens was dirty")
+    return np.zeros((8, 3, 12, 10), np.uint8)
+"""
+
+
+@pytest.mark.parametrize("arguments", [("export", "out"), ("run", "out/network.bitplan")])
+def test_what_the_users_code_warns_of_is_said_in_json_too(
+    artifact: bytes, folder: Path, arguments: tuple[str, str]
+) -> None:
+    (folder / "noisy_images.py").write_text(NOISY)
+    command = [sys.executable, "-m", "bitplan", *arguments, "--data", "noisy_images:images", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    warned = [e["text"] for e in map(json.loads, ended.stderr.splitlines()) if e["event"] == "warning"]
+    assert "the lens was dirty" in warned and any("the images are odd" in text for text in warned)
+
+
+def test_a_trial_is_exported_by_name(artifact: bytes, folder: Path, command: Callable[..., Any]) -> None:
+    trial = folder / "study/trials/0003"
+    (trial / "realised").mkdir(parents=True)
+    (trial / "policy.json").touch()
+    StudyFile("study", "study.db", ("loss",)).save(folder / "study")
+    called = command("export", "study#3", "--no-check")
+    assert (called.code, "was not carried out yet" in " ".join(called.err.split())) == (2, True), called.err
+    (trial / "realised/policy.json").touch()
+    (trial / "realised/network.bitplan").write_bytes(artifact)
+    assert command("export", "study#3", "--no-check").code == 0
+    assert (trial / "realised/network.onnx").exists()
 
 
 def test_it_needs_no_torch(artifact: bytes, folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_patterns_hold_in_order(folder: Path) -> None:
 def test_formats_that_we_do_not_have(folder: Path) -> None:
     entries = [
         {"quantizer_name": "a.weight_quantizer", "cfg": {"num_bits": [4, 3]}},
-        {"quantizer_name": "b.weight_quantizer", "cfg": {"num_bits": 6}},
+        {"quantizer_name": "b.weight_quantizer", "cfg": {"num_bits": 7}},
         {"quantizer_name": "b.input_quantizer", "enable": False},
     ]
     path = written(folder, {"quant_cfg": entries})
@@ -132,7 +132,7 @@ def test_formats_that_we_do_not_have(folder: Path) -> None:
     path = written(folder, {"quant_cfg": entries})
     found = read_assignments(path, "modelopt", ["a", "b", "c"], Variant("ternary"))
     assert [str(variant) for variant in found.variants.values()] == ["ternary", "int8", "ternary"]
-    assert "b: 6 bits become int8" in found.notes
+    assert "b: 7 bits become int8" in found.notes
     assert any(note.startswith("b: its input of floats becomes 8 bits") for note in found.notes)
 
 
@@ -175,3 +175,11 @@ def test_wrong_use_is_said(folder: Path, command: Callable[..., Any]) -> None:
     called = command("policy", "import", "broken.json", "--from", "mct", "--network", "network.json")
     assert called.code == 1
     assert "not a JSON file" in called.err
+
+
+def test_every_width_of_even_levels_has_its_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "bits.json"
+    path.write_text(json.dumps({f"layer{bits}": bits for bits in range(2, 9)}))
+    found = read_assignments(path, "mct", [f"layer{bits}" for bits in range(2, 9)])
+    assert [v.encoding for v in found.variants.values()] == ["int2", "int3", "int4", "int5", "int6", "int8", "int8"]
+    assert found.notes == ("layer7: 7 bits become int8",)

@@ -176,6 +176,8 @@ RECORD = b'"id": "a", "command": "plan", "command_line": [], "cwd": "/", "proces
         b'{"format": "bitplan run", "version": 1, "commands": 3}',
         b'{"format": "bitplan run", "version": 1, "commands": [{%b, "options": 3}]}' % RECORD,
         b'{"format": "bitplan run", "version": 1, "commands": [{%b, "figures": {"bytes": "x"}}]}' % RECORD,
+        b'{"format": "bitplan run", "version": 1, "commands": [{%b, "figures": {"bytes": NaN}}]}' % RECORD,
+        b"[" * 100_000,
         b"\xff\xfe",
     ],
 )
@@ -253,3 +255,15 @@ def test_figures_of_studies_and_frontiers() -> None:
     assert figures_of({"points": [{}, {}]}) == {"points": 2}
     assert figures_of({"device_profile": "x"}) == figures_of([1]) == figures_of(None) == {}
     assert Found("x", "met").figures == {}
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "1" * 400])
+def test_numbers_that_cannot_be_shown_are_left_out(tmp_path: Path, number: str) -> None:
+    (tmp_path / "result.json").write_text(
+        json.dumps(RESULT).replace("1900", number).replace("2000", number)  # sizes and the limit on them
+    )
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "result.json").write_text("[" * 100_000)
+    (found,) = list_runs(tmp_path)
+    assert "bytes" not in {**found.figures, **found.targets}
+    assert runs_table([found]).row_count == 1
