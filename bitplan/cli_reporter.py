@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from bitplan.failure import Failure
 from bitplan.progress import AUTO, FORMS, JSON, Reporter
 from bitplan.progress.valid_json import json_text
+from bitplan.user_code import PRINTED
 
 
 def _known(value: str | None) -> str | None:
@@ -99,5 +101,7 @@ class _Forwarded(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
             self._reporter.warn_plainly(record.getMessage())
+        elif record.name == PRINTED:
+            self._reporter.say(escape(record.getMessage()))
         elif record.name.partition(".")[0] == "bitplan":
             self._reporter.detail(record.getMessage())

@@ -67,7 +67,7 @@ def import_(
     reporter: Reporter,
     file: Annotated[Path, typer.Argument(help="JSON file of the other tool's assignment.")],
     source: Annotated[str, typer.Option("--from", help="Whose it is: mct or modelopt.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The policy file.")] = Path("policy.json"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The policy file.")] = Path("imported.json"),
     network: Annotated[
         Path | None,
         typer.Option("--network", help="network.json, or the folder that has it, in place of --model and --data."),

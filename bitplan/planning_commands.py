@@ -62,9 +62,14 @@ def stored(folder: Path, config: Config, reporter: Reporter) -> Stored:
         )
     network = read_network(folder / NETWORK)
     loss = stored_loss_profile(config, folder / LOSS)
-    menu = menu_for(network, encodings=config.encodings or None, pins=config.pin, exclude=config.exclude)
+    menu = menu_for(network, encodings=config.encodings or measured(loss), pins=config.pin, exclude=config.exclude)
     device = planned_device(config.device_profile or folder / DEVICE, network, menu, config, reporter)
     return Stored(network, device, loss, menu)
+
+
+def measured(loss: LossProfile) -> list[str]:
+    """What a plan chooses from where nothing is asked for: all that the loss profile was measured with."""
+    return list(dict.fromkeys(str(variant) for _, variant in loss.choices))
 
 
 def keep_inputs(folder: Path, output: Path, config: Config) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from bitplan.errors import BitplanError, UsageError
 from bitplan.suggest import suggestion
 
+PRINTED = "bitplan.printed"
+"""The logger that is told what the user's code prints: standard output belongs to the command's result."""
 FUNCTION_SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -32,7 +36,7 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
         raise UsageError(
             f"{what} {spec!r} must look like 'pkg.mod:function'; name the module as in an import, without .py"
         )
-    with _current_folder_importable():
+    with _users_code():
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -66,7 +70,7 @@ def call_function(spec: str, what: str) -> Any:
     """Imports and calls `pkg.mod:function` without arguments. Raises UsageError where it cannot be called so, or
     with the user's own exception as the cause."""
     function = import_function(spec, what)
-    with _current_folder_importable():
+    with _users_code():
         try:
             return function()
         except BitplanError:
@@ -79,11 +83,29 @@ def call_function(spec: str, what: str) -> Any:
 
 
 @contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def _users_code() -> Iterator[None]:
+    """Modules of the current folder can be imported, and what is printed is heard by who listens."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
-        yield
+        if logging.getLogger(PRINTED).hasHandlers():
+            with redirect_stdout(_Lines()):
+                yield
+        else:
+            yield
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
+
+
+class _Lines(io.TextIOBase):
+    """Each whole line that is written is told to the logger PRINTED."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            logging.getLogger(PRINTED).info(line)
+        return len(text)

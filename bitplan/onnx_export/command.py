@@ -19,12 +19,13 @@ from bitplan.errors import BitplanError, UsageError
 from bitplan.example import INPUT_SHAPE, example_data
 from bitplan.kernels import Runtime
 from bitplan.kernels.read_artifact import read_artifact
+from bitplan.policies.policy_file import policy_hash, read_policy
 from bitplan.policy_commands import artifact_of_policy
 from bitplan.progress import Reporter
 from bitplan.targets import format_bytes
 from bitplan.trained import is_example
 from bitplan.user_code import require_package
-from bitplan.workflow import ARTIFACT, CONFIG
+from bitplan.workflow import ARTIFACT, CONFIG, POLICY
 
 DEFAULT_NAME = "network.onnx"
 IMAGES = 100
@@ -49,11 +50,14 @@ def export(
     carried_out = artifact_of_policy(path, reporter) if is_policy(path) else None
     runtime = load_artifact(carried_out or path, 1)  # refuses what is damaged, with the reason
     content = carried_out or path.read_bytes()
-    model, layers = onnx_model(read_artifact(content, str(path)), four_bits)
+    contents = read_artifact(content, str(path))
+    if not carried_out:
+        _warn_of_an_edit(path.parent / POLICY, contents.policy_hash, reporter)
+    model, layers = onnx_model(contents, four_bits)
     written = model.SerializeToString()
     target = output or (source if source.is_dir() else source.parent) / DEFAULT_NAME
-    write_atomically(target, written)
     found = _checked(written, runtime, data, path.parent, reporter) if check else "it was not asked for"
+    write_atomically(target, written)
     summary: dict[str, Any] = {
         "file": str(target),
         "bytes": len(written),
@@ -83,6 +87,15 @@ def export(
     )
     reporter.say(_said(found))
     return summary
+
+
+def _warn_of_an_edit(policy: Path, carried_out: bytes, reporter: Reporter) -> None:
+    """Where the policy beside an artifact is not the one that was carried out."""
+    with suppress(BitplanError):  # an artifact is exported whatever lies beside it
+        if policy.exists() and policy_hash(read_policy(policy)) != carried_out:
+            reporter.warn(
+                f"{escape(str(policy))} was edited since; to carry it out: optimize export {escape(str(policy))}"
+            )
 
 
 def _checked(

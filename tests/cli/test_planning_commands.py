@@ -45,6 +45,9 @@ def test_a_frontier_from_stored_profiles_and_a_point_of_it_carried_out(
         "profile", "--model", "tiny_network:build", "--data", "data.npz", "--encodings", "float32,int8,int4,binary",
         "-o", "stored",
     ).code == 0  # fmt: skip
+    assert command("plan", "stored", "-o", "elsewhere").code == 0  # with the menu that was profiled
+    chosen = {layer.variant.encoding for layer in read_policy(folder / "elsewhere" / "policy.json").layers}
+    assert chosen <= {"float32", "int8", "int4", "binary"}
     menu = ("--encodings", "float32,int8,int4,binary")
     called = command("frontier", "stored", *menu, "--points", "12", "--json")
     assert called.code == 0, called.err

@@ -25,6 +25,8 @@ from bitplan.kernels import Runtime
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.model import load_model
 from bitplan.network import Add, Input, Linear
+from bitplan.policies.policy import LayerPolicy, Policy
+from bitplan.policies.policy_file import write_policy
 from bitplan.simulate import Simulator
 from bitplan.studies.files import StudyFile
 from bitplan.variant import FLOAT32, Variant
@@ -99,6 +101,7 @@ import numpy as np
 def images():
     warnings.warn("the images are odd")
     logging.getLogger("cameras").warning("the lens was dirty")
+    print("eight images")
     return np.zeros((8, 3, 12, 10), np.uint8)
 """
 
@@ -111,8 +114,28 @@ def test_what_the_users_code_warns_of_is_said_in_json_too(
     command = [sys.executable, "-m", "bitplan", *arguments, "--data", "noisy_images:images", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    warned = [e["text"] for e in map(json.loads, ended.stderr.splitlines()) if e["event"] == "warning"]
+    json.loads(ended.stdout)  # and nothing else
+    heard = list(map(json.loads, ended.stderr.splitlines()))
+    warned = [event["text"] for event in heard if event["event"] == "warning"]
     assert "the lens was dirty" in warned and any("the images are odd" in text for text in warned)
+    assert "eight images" in [event["text"] for event in heard if event["event"] == "message"]
+
+
+def test_nothing_is_written_where_the_images_are_missing(
+    artifact: bytes, folder: Path, command: Callable[..., Any]
+) -> None:
+    assert command("export", "out", "--data", "nowhere.npz").code == 1
+    assert not (folder / "out/network.onnx").exists()
+
+
+def test_an_edited_policy_beside_the_artifact_is_pointed_at(
+    artifact: bytes, folder: Path, command: Callable[..., Any]
+) -> None:
+    layers = tuple(LayerPolicy(name, Variant.parse("int8"), 0) for name in VARIANTS)
+    write_policy(folder / "out/policy.json", Policy(layers))
+    called = command("export", "out", "--no-check")
+    assert called.code == 0
+    assert "out/policy.json was edited since" in " ".join(called.err.split())
 
 
 def test_a_trial_is_exported_by_name(artifact: bytes, folder: Path, command: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
     python tests/packaging/check_distribution.py WHEEL
 
 A new environment gets the wheel and what it requires. There a made-up network's steps are timed, and `plan`, `frontier`,
-`run`, `bench` and `doctor` run as a user runs them. Raises SystemExit, naming the command, where one fails.
+`run`, `bench`, `report`, `runs` and `doctor` run as a user runs them. Raises SystemExit, naming the command, where one fails.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ np.savez("images.npz", x=np.zeros((8, 3, 16, 16), np.uint8))
 print(bitplan.__file__)
 """
 
+SCHEMA = "import importlib.resources as r, json; json.loads((r.files('bitplan.progress') / 'schema.json').read_text())"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,6 +82,9 @@ def main() -> None:
         _run(folder, optimize, "profile", "show", "avx2")  # a profile that comes with bitplan
         _run(folder, optimize, "run", "made.bitplan", "--data", "images.npz")
         _run(folder, optimize, "bench", "made.bitplan")
+        _run(folder, optimize, "report", ".")
+        _run(folder, optimize, "runs")
+        _run(folder, binaries / "python", "-c", SCHEMA)
     print(f"{wheel.name}: installed and used without torch")
 
 
