@@ -345,6 +345,20 @@ TABLES: tuple[Shown, ...] = (
             text("recorded_twice", "units recorded twice"),
         ),
     ),
+    Shown(
+        "kill -9 of profiling pairs (clado), the embedded example",
+        "epyc-zen5",
+        ("kills-example-clado.json",),
+        "python benchmarks/kills.py --encodings int8 int4 int2 ternary binary apb --loss-size 16 "
+        "--scenarios 'profile clado --jobs 2'",
+        (
+            text("scenario"),
+            text("units"),
+            text("kills"),
+            text("same_result", "same result"),
+            text("recorded_twice", "units recorded twice"),
+        ),
+    ),
 )
 
 PEERS = (
