@@ -51,10 +51,19 @@ def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
     if done.returncode not in (0, 4):
         raise SystemExit(f"{case}: exit code {done.returncode}; see {log}")
     result = json.loads(done.stdout)
-    accuracy = result["accuracy"]
     return {
         "case": case,
         "command": " ".join(command),
+        **figures_of_result(result),
+        "images": result["accuracy"]["images"],
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def figures_of_result(result: Mapping[str, Any]) -> dict[str, float]:
+    """Size, accuracy and distance from full precision, from what the main job's --json says."""
+    accuracy = result["accuracy"]
+    return {
         "file_bytes": result["file_bytes"],
         "full_precision": accuracy["full_precision"],
         "accuracy": accuracy["policy"],
@@ -62,8 +71,6 @@ def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
         "standard_error_points": 100 * accuracy["standard_error"],
         "agreement": result["agreement"],
         "kl": result["loss"]["measured"],
-        "images": accuracy["images"],
-        "seconds": time.monotonic() - begin,
     }
 
 

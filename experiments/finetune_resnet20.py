@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10 within 1.0, 0.8 or 0.6 bits per parameter of the whole file, planned and fine-tuned.
 
-    BITPLAN_TEST_DATA=DIR python experiments/finetune_resnet20.py --bits 1.0 [--epochs 20] [--minutes 150] [--seed 0]
+    BITPLAN_TEST_DATA=DIR python -m experiments.finetune_resnet20 --bits 1.0 [--epochs 20] [--minutes 150] [--seed 0]
 
 The plan is the main job's, without a latency target, on 512 training images; training is on all training images but
 1,000 that are held back; the 6,000 test images are measured once, behind everything. A run that was interrupted goes on
@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.networks import cifar10 as calibration_and_test
 from benchmarks.networks import images
 from bitplan.atomic_file import write_atomically
+from experiments.calibration_only import figures_of_result
 
 PARAMETERS = 269_722
 RATES = (0.25, 0.35, 0.5, 0.65, 0.8, 1.0)
@@ -68,31 +69,26 @@ def main() -> None:
         command += ["--finetune-option", option]
     print(" ".join(command), flush=True)
     environment = os.environ | {"BITPLAN_TRAIN": str(arguments.train)}
-    program = [sys.executable, "-c", "from bitplan.cli import main; main()", *command[1:], "--json"]
+    program = [
+        sys.executable,
+        "-c",
+        "from bitplan.cli import main; main()",
+        *command[1:],
+        "--json",
+        "--progress",
+        "plain",
+    ]
     done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=environment)
     if done.returncode not in (0, 4):
         raise SystemExit(done.returncode)
     asked = {"bits": arguments.bits, "epochs": arguments.epochs, "train": arguments.train, "seed": arguments.seed}
-    row = asked | {"command": " ".join(command).replace(str(ROOT), ".")} | found(json.loads(done.stdout))
+    result = json.loads(done.stdout)
+    row = asked | {"command": " ".join(command).replace(str(ROOT), ".")} | figures_of_result(result)
+    row |= {"finetuning": result["finetuning"]}
     earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows = [other for other in earlier if any(other[key] != value for key, value in asked.items())]
     write_atomically(RESULTS, (json.dumps([*rows, row], indent=1) + "\n").encode())
     print(f"{row['file_bytes']:,} B: drop {row['drop_points']:.2f} points (s.e. {row['standard_error_points']:.2f})")
-
-
-def found(result: dict[str, Any]) -> dict[str, Any]:
-    """What a result file says of the trained policy, and of it before training."""
-    accuracy = result["accuracy"]
-    return {
-        "file_bytes": result["file_bytes"],
-        "full_precision": accuracy["full_precision"],
-        "accuracy": accuracy["policy"],
-        "drop_points": 100 * (accuracy["full_precision"] - accuracy["policy"]),
-        "standard_error_points": 100 * accuracy["standard_error"],
-        "agreement": result["agreement"],
-        "kl": result["loss"]["measured"],
-        "finetuning": result["finetuning"],
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Processor time of a training step on ResNet-20 beside that of a plain float32 step with batch norm, in turn.
 
-BITPLAN_TEST_DATA=DIR python experiments/finetune_speed.py [--rounds 5] [--bf16] [--variant ternary]
+BITPLAN_TEST_DATA=DIR python -m experiments.finetune_speed [--rounds 5] [--bf16] [--variant ternary]
 """
 
 from __future__ import annotations
