@@ -167,10 +167,10 @@ TABLES: tuple[Shown, ...] = (
     Shown(
         "Allocations of other tools for EfficientNet-Lite0",
         "epyc-zen5",
-        ("2026-11-29-allocation-efficientnet.json",),
+        ("2026-11-30-allocation-efficientnet.json",),
         "",
         ALLOCATION,
-        BITS + " Losses by `tempered`. MCT is still to be measured.",
+        BITS + " Losses by `tempered` at temperature 3.",
         peers,
     ),
     Shown(

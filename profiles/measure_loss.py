@@ -34,7 +34,15 @@ CODE = {
     "bitplan": ("formats.py", "operations.py", "recovery_names.py", "simulate.py", "variant.py"),
     "bitplan.encodings": (),
     "bitplan.policies.realise": (),
-    "bitplan.profiles": ("link.py", "loss_walk.py", "measure_link.py", "measure_loss.py", "metrics.py", "quadratic.py"),
+    "bitplan.profiles": (
+        "link.py",
+        "loss_walk.py",
+        "measure_link.py",
+        "measure_loss.py",
+        "metrics.py",
+        "quadratic.py",
+        "temperature.py",
+    ),
     "bitplan.profiles.estimators": (),
 }
 """Sources (of a package; none named: all) that decide what a variant costs and how that is measured: their digest is the

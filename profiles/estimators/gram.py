@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.estimators.sketch import output_change
-from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
 Vectors = NDArray[np.float32]
@@ -36,7 +36,8 @@ Vectors = NDArray[np.float32]
 class Gram:
     """Costs what `separable` costs. Pairs need no labels; single losses only where the metric is task."""
 
-    temperature: float = TEMPERATURE
+    temperature: float | None = None
+    """None: what the outputs ask for (temperature.py)."""
     metrics: tuple[str, ...] = METRICS
     incremental: bool = False
 
@@ -54,8 +55,11 @@ class Gram:
         return Measured(increases, pairs, errors, semidefinite=True)
 
 
-def observation(job: Job, temperature: float, loss_temperature: float, full: Outputs) -> Observation:
-    """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature."""
+def observation(job: Job, temperature: float | None, loss_temperature: float | None, full: Outputs) -> Observation:
+    """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature, None being what
+    the outputs ask for."""
+    fitting = fitting_temperature(job.network, job.metric, full)
+    temperature, loss_temperature = (fitting if t is None else t for t in (temperature, loss_temperature))
     loss = increase(job.network, job.metric, full, job.labels, loss_temperature)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])

@@ -14,6 +14,7 @@ from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
 
@@ -21,7 +22,8 @@ from bitplan.profiles.workers import HERE, Workers
 class Separable:
     """Exact for a single change; says nothing of how changes add up. Works without labels for every metric but task."""
 
-    temperature: float = 1.0
+    temperature: float | None = 1.0
+    """None: what the outputs ask for (temperature.py)."""
     metrics: tuple[str, ...] = METRICS
     incremental: bool = True
 
@@ -35,7 +37,9 @@ class Separable:
         return Measured({choice: rows[:, 0] for choice, rows in found.items()})
 
 
-def _observation(job: Job, temperature: float, full: Outputs) -> Observation:
+def _observation(job: Job, temperature: float | None, full: Outputs) -> Observation:
+    if temperature is None:
+        temperature = fitting_temperature(job.network, job.metric, full)
     return increase(job.network, job.metric, full, job.labels, temperature)
 
 

@@ -48,8 +48,8 @@ class Rule(nn.Module, ABC):
         return latent
 
     def mean_magnitude(self) -> float:
-        """Mean |level| at the start."""
-        return float(np.abs(self.start.levels).mean(dtype=np.float64)) or 1.0
+        """Mean |level| at the start, and a step at least: by less, layers of mostly zeros would learn slowly."""
+        return max(1.0, float(np.abs(self.start.levels).mean(dtype=np.float64)))
 
     def steps(self) -> Tensor:
         """The latent weights in units of the first scale."""

@@ -15,11 +15,6 @@ EVERY = 10
 """Steps of the optimiser from one count of the bytes to the next."""
 FILLED = 0.99
 """Of the bytes that there are: what the controller aims at, so that little has to be moved at the end."""
-PROPORTIONAL, INTEGRAL = 10.0, 1.0
-"""Of the controller: per unit of excess, and per unit of excess and count. Its pull is in units of what the optimiser moves
-weights by in a step, so that it goes with the learning rate."""
-LARGEST, SMALLEST = 3.0, -0.5
-"""Of the pull. Below zero it lets weights that are zero grow, where bytes are left."""
 PRICES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.4)
 """Squared steps per bit, of which the one is taken that explains most of the levels which recovery chose."""
 
@@ -30,20 +25,15 @@ class UnderRate(Rule):
     (encodings/activity.py). The scale is learned beside it, and moves no threshold.
 
     Price, classes and bits stay those of the start: if they followed the levels, levels would follow them, and training
-    would begin by losing what recovery gained. What holds the rate is a pull towards zero on the weights that are not zero,
-    the harder the more bytes are counted above those that the layer has. A last few bytes may have to be saved where the
-    layer is encoded, by moving levels towards zero until all fit.
+    would begin by losing what recovery gained. What holds the rate is the size of all weights: every few steps the bytes are
+    counted, and the weights are scaled so that as many levels become smaller as there are bytes in excess. (A pull on the
+    weights that are not zero gathers them at the threshold, where any step brings them back.) A last few bytes may have to
+    be saved where the layer is encoded, by moving levels towards zero until all fit.
     """
 
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, encoding: Coded) -> None:
         self.encoding, self.top = encoding, encoding.top
         super().__init__(weight, nearest, start)
-        self.pull: Tensor
-        self.register_buffer("pull", torch.zeros(()))
-        self.lasting: Tensor
-        self.register_buffer("lasting", torch.zeros(()))
-        self.before: Tensor
-        self.register_buffer("before", self.latent.detach().clone())  # the weights after the last step
         self.done: Tensor
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
@@ -98,18 +88,24 @@ class UnderRate(Rule):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        moved = (self.latent - self.before).abs().mean()
-        r = self.position()
-        pulled = (self.levels(r) != 0) == bool(self.pull > 0)
-        self.latent.sub_(self.pull * r.sign() * pulled)
-        self.before.copy_(self.latent)
         self.done.add_(1)
         if int(self.done) % EVERY == 0:
-            found = self.levels(self.position()).numpy().astype(np.int8)
+            r = self.position()
+            levels = self.levels(r)
+            found = levels.numpy().astype(np.int8)
             size = self.encoding.counted(found, self.start.variant)[2] if found.any() else 1.0
-            excess = size / self.allowed - 1
-            self.lasting.add_(INTEGRAL * excess).clamp_(0, LARGEST)
-            self.pull.copy_(moved * (self.lasting + PROPORTIONAL * excess).clamp(SMALLEST, LARGEST))
+            self.latent.mul_(self._shrinkage(r, levels, size / self.allowed - 1))
+
+    def _shrinkage(self, r: Tensor, levels: Tensor, excess: float) -> Tensor:
+        """The factor by which as large a part of the levels that are not zero becomes smaller as there are bytes in excess, or
+        of the zeros becomes larger where bytes are left."""
+        count = round(abs(excess) * int((levels != 0).sum()))
+        lower, upper = self.cells(levels)
+        factors = (lower / r.abs())[levels != 0] if excess > 0 else (r.abs() / upper)[levels == 0]
+        if not 0 < count <= factors.numel():
+            return torch.ones(())
+        found = factors.kthvalue(factors.numel() + 1 - count).values
+        return found if excess > 0 else 1 / found
 
     def ratio(self) -> Tensor:
         r = self.position()
