@@ -22,13 +22,14 @@ from bitplan.policies.realise.finetune import finetune, parse_settings
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
+VARIANTS = ("ternary", "binary", "apb:kept=0.02", "codedternary:bits=0.8", "int2", "int2@u4", "binary@u2", "binary@u1")
 ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("ternary", ()),
-    ("binary", ()),
-    ("apb:kept=0.02", ()),
-    ("ternary", ("normalise=true",)),
+    *((variant, ()) for variant in VARIANTS),
+    *((variant, ("learning_rate=0.002",)) for variant in VARIANTS),
+    *((variant, ("normalise=false",)) for variant in VARIANTS),
+    *((variant, ("learning_rate=0.002", "normalise=false")) for variant in VARIANTS),
     ("ternary", ("learning_rate=0.0005",)),
-    ("ternary", ("learning_rate=0.008",)),
+    ("ternary", ("learning_rate=0.01",)),
     ("ternary", ("temperature=1",)),
     ("ternary", ("ternary=twn",)),
     ("ternary", ("ternary=ptq",)),
@@ -37,15 +38,11 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ternary", ("optimiser=sgd",)),
     ("ternary", ("bf16=true",)),
     ("binary", ("binary=mean",)),
-    ("binary", ("normalise=true",)),
     ("apb:kept=0.02", ("apb_kept=learned",)),
     ("apb:kept=0.02", ("apb_kept=learned", "apb_alpha=published")),
     ("apb:kept=0.02", ("apb_kept=learned", "apb_alpha=frozen")),
-    ("int2", ()),
-    ("int2@u4", ()),
-    ("binary@u2", ()),
-    ("binary@u1", ()),
 )
+"""Defaults first; every difference from them."""
 
 
 def main() -> None:

@@ -74,9 +74,8 @@ class Norm(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, y: Tensor) -> Tensor:
-        return F.batch_norm(
-            y, self.mean, self.variance, self.log_gain.exp(), self.shift, self.training, MOMENTUM, EPSILON
-        )
+        training = self.training and y.numel() > y.shape[1]  # one value per channel has no variance
+        return F.batch_norm(y, self.mean, self.variance, self.log_gain.exp(), self.shift, training, MOMENTUM, EPSILON)
 
     @torch.no_grad()
     def observe(self, y: Tensor, bias: Tensor) -> Tensor:

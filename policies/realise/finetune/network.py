@@ -18,7 +18,7 @@ from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.policies.realise.pipeline import Realisation, quantise
 from bitplan.policies.realise.warm import WarmStart
 from bitplan.simulate import input_formats, range_source
-from bitplan.variant import F32, U8, Variant
+from bitplan.variant import F32, FLOAT32, U8, Variant
 
 
 class TrainedNetwork(nn.Module):
@@ -48,7 +48,7 @@ class TrainedNetwork(nn.Module):
             kept = warm.kept(node.name, variants[node.name]) if warm else None
             nearest = kept or quantise(network, node, floats, variants[node.name])
             rule = rule_for(weight, nearest, start.layers[node.name], settings)
-            normalise = settings.normalise and variants[node.name].activation != F32
+            normalise = settings.normalise and variants[node.name] != FLOAT32
             layers[node.name] = TrainedLayer(node, rule, normalise=normalise)
         self._shapes = {node.name: weights[f"{node.name}.weight"].shape for node in network.layers}
         self._names = {name: number for number, name in enumerate(layers)}  # names may hold dots, keys may not

@@ -21,7 +21,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """The words that a field takes."""
 
-LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.5}
+LEARNING_RATES = {"adamw": 5e-3, "sgd": 0.05}
 """Latent weights are in units of their channel's scale: a step of one changes a level."""
 
 
@@ -43,8 +43,8 @@ class Settings:
     """Weight of the cross entropy to the labels beside distillation."""
     activations: str = "codes"
     """`float` trains weights alone, as if activations were not rounded."""
-    normalise: bool = False
-    """Batch norm behind every convolution while training, folded again at the end."""
+    normalise: bool = True
+    """Batch norm behind every convolution that is not float32 while training, folded again at the end."""
     augment: str = "auto"
     bf16: bool = False
     """Convolutions of the training steps in bfloat16; held-back images are always evaluated exactly."""

@@ -17,8 +17,10 @@ from bitplan.capture import capture
 from bitplan.encodings import encoding_of
 from bitplan.errors import DataError, FileFormatError, UsageError
 from bitplan.example import PREPROCESSING, example_data, example_module
+from bitplan.network import Conv2d
 from bitplan.policies.realise import Realisation, realise
 from bitplan.policies.realise.finetune import Settings, checked, finetune, parse_settings
+from bitplan.policies.realise.finetune.layer import Norm
 from bitplan.policies.realise.finetune.network import TrainedNetwork
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
@@ -63,7 +65,7 @@ def test_networks_of_coded_layers_are_trained_within_their_bytes(small, encoding
 def test_the_trained_network_begins_as_the_simulation_and_is_projected_exactly(small, variant: str) -> None:
     variants = uniform(small, variant)
     start = realised(small, variants)
-    network = TrainedNetwork(small.network, small.weights, variants, start, Settings())
+    network = TrainedNetwork(small.network, small.weights, variants, start, Settings(normalise=False))
     simulator = Simulator(small.network, small.weights)
     exact = simulator.outputs(small.images, start.layers, start.ranges)["classifier"]
     with torch.no_grad():
@@ -73,10 +75,14 @@ def test_the_trained_network_begins_as_the_simulation_and_is_projected_exactly(s
     assert same(network.realisation(), start)
 
 
-def test_batch_norm_begins_as_nothing_and_is_folded_again(small) -> None:
-    variants = uniform(small, "int8")
+@pytest.mark.parametrize("variant", ["int8", "prunedfloat:kept=0.9"])
+def test_batch_norm_begins_as_nothing_and_is_folded_again(small, variant: str) -> None:
+    variants = uniform(small, variant)
     start = realised(small, variants)
     network = TrainedNetwork(small.network, small.weights, variants, start, Settings(normalise=True))
+    assert all(
+        network.layer(node.name).norm is not None for node in small.network.layers if isinstance(node.op, Conv2d)
+    )
     simulator = Simulator(small.network, small.weights)
     network.observe(simulator.preprocess(small.images).clone())
     folded = network.realisation()
@@ -234,3 +240,10 @@ class TestBadInput:
         settings = Settings(epochs=3, batch=8, held_back=8, optimiser="sgd", learning_rate=1e30, clip=0)
         with pytest.raises(DataError, match="lower learning_rate"):
             finetune(small.network, small.weights, small.images, variants, start, settings=settings)
+
+
+def test_batch_norm_of_one_value_per_channel_uses_what_it_has_seen() -> None:
+    norm = Norm(3).train()
+    y = torch.arange(3.0).view(1, 3, 1, 1)
+    assert torch.allclose(norm(y), y, atol=1e-4)
+    assert torch.equal(norm.mean, torch.zeros(3))

@@ -119,7 +119,8 @@ def test_the_same_policy_comes_back_as_it_was_trained(small, warm):
 def test_training_goes_on_with_the_weights_that_it_had(small, warm):
     held = {name: dict(by_format) for name, by_format in warm.ranges.items()}
     start = realise(small.network, small.weights, small.images, warm.variants, recoveries=(), ranges=held, warm=warm)
-    trained = TrainedNetwork(small.network, small.weights, warm.variants, start, SETTINGS, warm)
+    settings = replace(SETTINGS, normalise=False)
+    trained = TrainedNetwork(small.network, small.weights, warm.variants, start, settings, warm)
     for name, layer in trained.realisation().layers.items():
         assert np.array_equal(layer.levels, warm.layers[name].levels)
     for name, array in trained.floats().items():
