@@ -333,6 +333,20 @@ TABLES: tuple[Shown, ...] = (
         rows_of=lambda content: content["synthetic"],
     ),
     Shown(
+        "Entropy-coded ternary layers of trained networks",
+        "epyc-zen5",
+        ("2026-11-30-entropy-sparse.json",),
+        "python benchmarks/entropy.py resnet20 resnet44 vgg6 efficientnet_lite0 --parts sparse",
+        (
+            text("network"),
+            text("weights"),
+            number("bits", "bits per weight", ".4f"),
+            number("entropy", "order-0 entropy", ".4f"),
+        ),
+        "The 12 % largest of each layer, by channel norms; everything counted but scales, over all layers.",
+        rows_of=lambda content: [row for row in content["sparse"] if row["levels"] == "all layers"],
+    ),
+    Shown(
         "kill -9 of a frontier, the embedded example",
         "xeon-amx",
         ("kills-example-frontier.json",),
