@@ -77,7 +77,7 @@ def sparse_layers(name: str) -> list[Record]:
     count, bits, order_0 = 0, 0.0, 0.0
     for node in case.network.layers:
         weight = case.weights[f"{node.name}.weight"]
-        rows = weight.reshape(len(weight), -1)
+        rows = (weight.transpose(0, 2, 3, 1) if weight.ndim == 4 else weight).reshape(len(weight), -1)  # as in files
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         kept = np.abs(rows) > np.quantile(np.abs(rows), 0.88)
         levels = np.asarray(np.sign(rows) * kept, np.int8)

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--variant", default="ternary")
-    parser.add_argument("--normalise", action="store_true")
+    parser.add_argument("--normalise", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     (case,) = cases(["resnet20"])
     variants = {node.name: Variant.parse(arguments.variant) for node in case.network.layers}

@@ -35,8 +35,8 @@ from experiments.finetune_resnet20 import data
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-c", "from bitplan.cli import main; main()"]
 ENCODINGS = "int8,int4,int3,int2,ternary,binary"
-OPTIONS = ("bf16=true", "patience=0", "learning_rate=0.0002")
-GENTLE = ("bf16=true", "patience=0", "learning_rate=0.00005")
+OPTIONS = ("bf16=true", "patience=0", "normalise=false", "learning_rate=0.0002")
+GENTLE = ("bf16=true", "patience=0", "normalise=false", "learning_rate=0.00005")
 """Of the second training: few epochs at the rate of the first one end above where they began."""
 UNSEEN = 800
 

@@ -58,8 +58,10 @@ class Gram:
 def observation(job: Job, temperature: float | None, loss_temperature: float | None, full: Outputs) -> Observation:
     """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature, None being what
     the outputs ask for."""
-    fitting = fitting_temperature(job.network, job.metric, full)
-    temperature, loss_temperature = (fitting if t is None else t for t in (temperature, loss_temperature))
+    if temperature is None:  # of the Fisher matrix, which the task loss has too
+        temperature = fitting_temperature(job.network, "kl", full)
+    if loss_temperature is None:
+        loss_temperature = fitting_temperature(job.network, job.metric, full)
     loss = increase(job.network, job.metric, full, job.labels, loss_temperature)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])

@@ -36,6 +36,9 @@ Images = NDArray[np.generic]
 OnEpoch = Callable[[int, Epoch], None]
 """Called with the number of the epoch (0: the start) and what it came to."""
 
+TRAINED_BY = 2
+"""In the keys of checkpoints: raised with every change of what a step does, so that no training goes on from another one's."""
+
 CORRECTED_ON = 512
 """Training images of the last relative correction."""
 
@@ -253,13 +256,14 @@ def training_key(
     settings: Settings,
     loss_name: str,
 ) -> str:
-    """SHA-256 of everything that the result of a training depends on, but for the code."""
+    """SHA-256 of everything that the result of a training depends on, but for the code, for which TRAINED_BY stands."""
     digest = hashlib.sha256()
     described = [
         network.content_hash,
         weights_hash(weights),
         {name: str(variant) for name, variant in variants.items()},
-        asdict(settings),
+        asdict(settings) | {"learning_rate": settings.rate},
+        TRAINED_BY,
         loss_name,
         list(images.shape),
         torch.get_num_threads(),

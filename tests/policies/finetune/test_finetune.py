@@ -22,6 +22,8 @@ from bitplan.policies.realise import Realisation, realise
 from bitplan.policies.realise.finetune import Settings, checked, finetune, parse_settings
 from bitplan.policies.realise.finetune.layer import Norm
 from bitplan.policies.realise.finetune.network import TrainedNetwork
+from bitplan.policies.realise.finetune.settings import LEARNING_RATES
+from bitplan.policies.realise.finetune.train import training_key
 from bitplan.simulate import Simulator
 from bitplan.variant import FLOAT32, Variant
 
@@ -247,3 +249,25 @@ def test_batch_norm_of_one_value_per_channel_uses_what_it_has_seen() -> None:
     y = torch.arange(3.0).view(1, 3, 1, 1)
     assert torch.allclose(norm(y), y, atol=1e-4)
     assert torch.equal(norm.mean, torch.zeros(3))
+
+
+def test_a_checkpoint_is_known_by_the_rate_that_is_used(small) -> None:
+    variants = uniform(small, "ternary")
+    start = realised(small, variants)
+
+    def key(**options: Any) -> str:
+        common = (small.network, small.weights, small.images, variants, start, None, None)
+        return training_key(*common, Settings(**options), "")
+
+    assert key() == key(learning_rate=LEARNING_RATES["adamw"])
+    assert len({key(), key(learning_rate=0.001), key(normalise=False), key(epochs=3)}) == 4
+
+
+def test_bfloat16_trains_with_batch_norm_and_without(small) -> None:
+    variants = uniform(small, "ternary")
+    start = realised(small, variants)
+    for normalise in (True, False):
+        settings = Settings(epochs=2, batch=8, held_back=8, bf16=True, normalise=normalise)
+        found = finetune(small.network, small.weights, small.images, variants, start, settings=settings)
+        assert np.isfinite([epoch.held_back for epoch in found.history]).all()
+        assert len({epoch.held_back for epoch in found.history}) > 1

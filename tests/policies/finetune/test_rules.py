@@ -180,3 +180,45 @@ def test_training_sees_what_the_file_of_a_coded_layer_will_hold(text: str) -> No
     assert (seen != layer.levels).mean() > 0.003  # noise alone makes levels change, and more of them nonzero
     assert (found != seen).mean() < 0.01
     assert np.count_nonzero(found) > 0.97 * np.count_nonzero(layer.levels)
+
+
+def coded_rule(text: str, weight: NDArray[np.float32]) -> UnderRate:
+    variant = Variant.parse(text)
+    layer = encoding_of(variant).quantise(weight, np.zeros(len(weight), np.float32), variant)
+    rule = rule_for(weight, layer, layer, Settings())
+    assert isinstance(rule, UnderRate)
+    return rule
+
+
+def size_of(rule: UnderRate) -> float:
+    levels = rule.levels(rule.position()).numpy().astype(np.int8)
+    return rule.encoding.counted(levels, rule.start.variant)[2]
+
+
+def test_a_coded_layer_of_mostly_zeros_is_not_made_to_fill_its_bytes() -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(16, 16, 3, 3)).astype(np.float32)
+    weight[random.random(weight.shape) < 0.95] = 0
+    rule = coded_rule("codedternary:bits=1", weight)
+    size = size_of(rule)
+    assert size < 0.5 * rule.allowed
+    for noise in (0.0, 0.05):
+        with torch.no_grad():
+            rule.latent.add_(noise * torch.randn(rule.latent.shape, generator=torch.Generator().manual_seed(0)))
+        for _ in range(100):
+            rule.constrain()
+        assert torch.isfinite(rule.latent).all()
+        assert size_of(rule) < 1.1 * size
+
+
+@pytest.mark.parametrize("factor", [2.5, 0.8])
+def test_a_coded_layer_comes_back_to_its_bytes(factor: float) -> None:
+    rule = coded_rule(
+        "codedternary:bits=0.65", np.random.default_rng(0).laplace(size=(16, 16, 3, 3)).astype(np.float32)
+    )
+    with torch.no_grad():
+        rule.latent.mul_(factor)
+    assert abs(size_of(rule) / rule.allowed - 1) > 0.2
+    for _ in range(200):
+        rule.constrain()
+    assert 0.97 * rule.wanted < size_of(rule) < 1.01 * rule.allowed

@@ -15,6 +15,8 @@ EVERY = 10
 """Steps of the optimiser from one count of the bytes to the next."""
 FILLED = 0.99
 """Of the bytes that there are: what the controller aims at, so that little has to be moved at the end."""
+SMALLEST, LARGEST = 0.8, 1.02
+"""Factors of the weights at one count."""
 PRICES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.4)
 """Squared steps per bit, of which the one is taken that explains most of the levels which recovery chose."""
 
@@ -47,6 +49,7 @@ class UnderRate(Rule):
             self.classes, self.lengths = torch.from_numpy(classes.copy()), torch.from_numpy(lengths.astype(np.float32))
         # Recovery's levels fit: what a count of them is above the capacity, it is wrong by.
         self.allowed = FILLED * max(float(self.encoding.capacity(self.start.shape, self.start.variant)), size)
+        self.wanted = min(self.allowed, FILLED * size)  # a layer that did not fill its bytes is not made to
         self.price = PRICES[0]
         agreeing = []
         for price in PRICES:
@@ -94,18 +97,22 @@ class UnderRate(Rule):
             levels = self.levels(r)
             found = levels.numpy().astype(np.int8)
             size = self.encoding.counted(found, self.start.variant)[2] if found.any() else 1.0
-            self.latent.mul_(self._shrinkage(r, levels, size / self.allowed - 1))
+            if not self.wanted <= size <= self.allowed:
+                limit = self.allowed if size > self.allowed else self.wanted
+                self.latent.mul_(self._factor(r, levels, size / limit - 1))
 
-    def _shrinkage(self, r: Tensor, levels: Tensor, excess: float) -> Tensor:
-        """The factor by which as large a part of the levels that are not zero becomes smaller as there are bytes in excess, or
-        of the zeros becomes larger where bytes are left."""
+    def _factor(self, r: Tensor, levels: Tensor, excess: float) -> float:
+        """By which `excess` of the levels that are not zero becomes smaller, or, where it is negative, as many zeros larger.
+        That is more than brings the bytes back to the limit, for until the next count the excess grows again."""
         count = round(abs(excess) * int((levels != 0).sum()))
         lower, upper = self.cells(levels)
-        factors = (lower / r.abs())[levels != 0] if excess > 0 else (r.abs() / upper)[levels == 0]
-        if not 0 < count <= factors.numel():
-            return torch.ones(())
-        found = factors.kthvalue(factors.numel() + 1 - count).values
-        return found if excess > 0 else 1 / found
+        ratios = (lower / r.abs())[levels != 0] if excess > 0 else (r.abs() / upper)[levels == 0]
+        ratios = ratios[(ratios > 0) & (ratios < 1)]
+        count = min(count, ratios.numel())
+        if not count:
+            return 1.0
+        found = float(ratios.kthvalue(ratios.numel() + 1 - count).values)
+        return max(found, SMALLEST) if excess > 0 else min(1 / found, LARGEST)
 
     def ratio(self) -> Tensor:
         r = self.position()
