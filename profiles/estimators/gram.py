@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
+from bitplan.profiles.estimators.separable import loss_alone
 from bitplan.profiles.estimators.sketch import output_change
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
-from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.metrics import METRICS, Outputs
 from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
@@ -60,9 +61,7 @@ def observation(job: Job, temperature: float | None, loss_temperature: float | N
     the outputs ask for."""
     if temperature is None:  # of the Fisher matrix, which the task loss has too
         temperature = fitting_temperature(job.network, "kl", full)
-    if loss_temperature is None:
-        loss_temperature = fitting_temperature(job.network, job.metric, full)
-    loss = increase(job.network, job.metric, full, job.labels, loss_temperature)
+    loss = loss_alone(job, loss_temperature, full)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])
 

@@ -12,8 +12,8 @@ from functools import partial
 from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
-from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
-from bitplan.profiles.metrics import METRICS, Outputs, increase
+from bitplan.profiles.loss_walk import Job, LossWalk, Progress
+from bitplan.profiles.metrics import METRICS, Increase, Outputs, increase
 from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
@@ -33,11 +33,12 @@ class Separable:
     def measure(
         self, job: Job, journal: Journal | None = None, progress: Progress | None = None, workers: Workers = HERE
     ) -> Measured:
-        found = LossWalk(job, partial(_observation, job, self.temperature), journal, progress, workers).run()
+        found = LossWalk(job, partial(loss_alone, job, self.temperature), journal, progress, workers).run()
         return Measured({choice: rows[:, 0] for choice, rows in found.items()})
 
 
-def _observation(job: Job, temperature: float | None, full: Outputs) -> Observation:
+def loss_alone(job: Job, temperature: float | None, full: Outputs) -> Increase:
+    """The loss increase of each image, at a temperature or at what the outputs ask for."""
     if temperature is None:
         temperature = fitting_temperature(job.network, job.metric, full)
     return increase(job.network, job.metric, full, job.labels, temperature)

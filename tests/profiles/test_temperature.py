@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bitplan.policies.realise import realise
 from bitplan.profiles.estimators.gram import observation
 from bitplan.profiles.estimators.sketch import output_change
-from bitplan.profiles.loss_walk import Job
 from bitplan.profiles.measure_loss import measure
 from bitplan.profiles.metrics import divergence, log_probabilities, softened
 from bitplan.profiles.temperature import LEAST_ENTROPY, TEMPERATURES, fitting_temperature, relative_entropy
-from bitplan.simulate import Simulator
-from bitplan.variant import FLOAT32, Variant
+from bitplan.variant import Variant
 
 pytest.importorskip("torch")
 
@@ -46,45 +45,37 @@ def test_certain_outputs_are_softened_and_uncertain_ones_are_not(small):
     assert fitting_temperature(small.network, "kl", {"classifier": scores(small.network, 0.5)}) == 1
 
 
-def certain(small):
-    """The small network with scores so large that its outputs are certain, and these scores."""
+@pytest.fixture
+def certain(small, logits):
+    """The small network with scores so large that its outputs are certain."""
     weights = {
         name: np.float32(200) * array if name.startswith("classifier.") else array
         for name, array in small.weights.items()
     }
-    full = Simulator(small.network, weights).outputs(small.images)["classifier"].numpy()
-    assert fitting_temperature(small.network, "kl", {"classifier": full}) == 3
-    return weights, full
+    found = replace(small, weights=weights)
+    assert fitting_temperature(found.network, "kl", {"classifier": logits(found, {})}) == 3
+    return found
 
 
-def test_losses_of_certain_outputs_are_measured_at_three(small):
-    weights, full = certain(small)
-    menu = {"project": (BINARY,)}
+def test_losses_of_certain_outputs_are_measured_at_three(certain, logits):
+    given = certain.network, certain.weights, certain.images, {"project": (BINARY,)}
     found = {
-        name: measure(small.network, weights, small.images, menu, estimator=name).per_image("project", BINARY)
-        for name in ("tempered", "gram", "separable")
+        name: measure(*given, estimator=name).per_image("project", BINARY) for name in ("tempered", "gram", "separable")
     }
-    changed = full_with(small, weights)
-    before, after = (softened(log_probabilities(x), 3.0) for x in (full, changed))
+    outputs = logits(certain, {}), logits(certain, {"project": BINARY})
+    before, after = (softened(log_probabilities(x), 3.0) for x in outputs)
     np.testing.assert_allclose(found["tempered"], 9 * divergence(before, after), rtol=5e-3, atol=1e-5)
     np.testing.assert_array_equal(found["tempered"], found["gram"])
     assert not np.allclose(found["tempered"], found["separable"], rtol=0.1)
 
 
-def full_with(small, weights):
-    variants = {node.name: BINARY if node.name == "project" else FLOAT32 for node in small.network.layers}
-    carried = realise(small.network, weights, small.images, variants, batch=16)
-    outputs = Simulator(small.network, weights).outputs(small.images, carried.layers, carried.ranges)
-    return outputs["classifier"].numpy()
-
-
-def test_pairs_beside_the_task_loss_are_softened_too(small):
-    weights, full = certain(small)
-    labels = np.zeros(len(small.images), np.int64)
-    job = Job(small.network, weights, small.images, frozenset(), "task", labels, 16, 1 << 30)
+def test_pairs_beside_the_task_loss_are_softened_too(certain, logits, job_of):
+    full = logits(certain, {})
+    job = replace(job_of(certain, metric="task"), labels=np.zeros(len(full), np.int64))
     changed, part = {"classifier": 0.9 * full}, slice(0, len(full))
     sketch = observation(job, None, None, {"classifier": full})(changed, part)[:, 1:]
-    np.testing.assert_array_equal(sketch, output_change(small.network, "kl", {"classifier": full}, 3.0)(changed, part))
+    expected = output_change(certain.network, "kl", {"classifier": full}, 3.0)
+    np.testing.assert_array_equal(sketch, expected(changed, part))
 
 
 def test_other_metrics_know_no_temperature(small):

@@ -24,8 +24,9 @@ class Rule(nn.Module, ABC):
     """The weight of one layer under training.
 
     Latent weights [out, in / groups, height, width] are divided by their channel's first scale and by the layer's mean
-    magnitude in such steps (or one step, if that is more), so that one learning rate suits all channels, however batch norm was folded into them, and
-    all encodings. The scale is learned as its logarithm `rho` [out, 1, 1, 1]: it stays positive, and a step is relative.
+    magnitude in such steps (or one step, if that is more), so that one learning rate suits all channels, however batch norm
+    was folded into them, and all encodings. The scale is learned as its logarithm `rho` [out, 1, 1, 1]: it stays positive,
+    and a step is relative.
     """
 
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer) -> None:
