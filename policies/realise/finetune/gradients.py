@@ -32,11 +32,18 @@ class _RoundToCodes(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g,) = gradients
         x, slope = context.saved_tensors
+        g = laid_out_like(x, gradients[0])
         step, low, high = context.numbers
         inside = torch.ops.aten.hardtanh_backward(g, x, step * low, step * high)  # g inside, else 0, in one pass
         return inside, (g * slope).sum(dtype=torch.float32) / step, None, None, None
+
+
+def laid_out_like(x: Tensor, g: Tensor) -> Tensor:
+    """g, channels last if x is. Gradients of means and slices come channels first, and all that is computed from both
+    layouts, here and in the layers before, visits memory in strides."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return g.contiguous(memory_format=torch.channels_last) if last else g
 
 
 def round_to_codes(x: Tensor, scale: Tensor, low: float, high: float, *, sign: bool = False) -> Tensor:
