@@ -17,7 +17,7 @@ FLOATS, BYTES, BITS, LOOKUP = "floats", "bytes", "bits", "lookup"
 KERNELS = (FLOATS, BYTES, BITS, LOOKUP)
 """In the order of their numbers in an artifact; append only."""
 
-SIGN_ENCODINGS = ("ternary", "binary", "apb", "codedternary", "xor")
+SIGN_ENCODINGS = ("ternary", "binary", "apb", "codedternary", "xor", "apb4")
 """Encodings whose levels are signs, sums of two signs, or signs and a few exceptions."""
 
 

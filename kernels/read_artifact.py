@@ -190,7 +190,7 @@ def _even(stored: bytes, shape: WeightShape, form: str, bits: int) -> EncodedLay
 
 def _parameters(encoding: str, shape: WeightShape, extra: int, size: int) -> tuple[tuple[str, float], ...]:
     """What a record tells of its variant's parameter."""
-    if encoding in ("apb", "pruned", "prunedfloat"):
+    if encoding in ("apb", "apb4", "pruned", "prunedfloat"):
         return (("kept", extra / shape.count),)
     if encoding == "xor":
         return (("bits", extra / SIXTEENTHS),)

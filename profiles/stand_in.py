@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
-from bitplan.encodings.apb import TOP
+from bitplan.encodings.apb import Apb
 from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.pruned import Pruned, PrunedFloat
@@ -54,7 +54,9 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     scale = np.full(shape.out_channels, spread / sqrt(np.mean(levels.astype(np.float64) ** 2)), np.float32)
     kept = encoding.full_precision_weights(shape, variant)
     positions = np.sort(rng.choice(shape.count, kept, replace=False, shuffle=False)).astype(np.int64)
-    codes.reshape(-1)[positions] = rng.choice(np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -TOP, TOP), kept)
+    if isinstance(encoding, Apb):
+        far = np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -encoding.top, encoding.top)
+        codes.reshape(-1)[positions] = rng.choice(far, kept)
     return EncodedLayer(variant, shape, bias, round_to_half(scale), codes, positions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitplan.encodings.apb import Apb
+from bitplan.encodings.apb import Apb, Apb4
 from bitplan.encodings.base import EncodedLayer, Encoding
 from bitplan.encodings.binary import Binary
 from bitplan.encodings.coded import Coded, CodedTernary
@@ -33,6 +33,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     PrunedFloat(),
     EvenLevels("int6", bits=6, zero=False),
     EvenLevels("int5", bits=5, zero=False),
+    Apb4(),
 )
 
 BY_NAME: dict[str, Encoding] = {encoding.name: encoding for encoding in ENCODINGS}

@@ -1,7 +1,10 @@
-"""APB: binary weights plus a few kept as 8-bit levels (after automatic prune binarization, arXiv 2306.08960).
+"""APB: binary weights plus a few that are kept as levels of their own (after automatic prune binarization, arXiv 2306.08960).
+
+    apb     kept weights as levels of 8 bits, -63 to 63
+    apb4    kept weights as levels of 4 bits, -7 to 7: three beside the sign, which stands among the codes
 
 In integers throughout: the binary weights have the levels -unit and unit, one `unit` for the layer, and a kept weight
-any level in -63..63, so that it lies on a grid of 1 / unit of its channel's magnitude (decision 0007). The positions of
+any level in -top..top, so that it lies on a grid of 1 / unit of its channel's magnitude (decision 0007). The positions of
 the kept ones are stored in Elias-Fano code, whose size depends on the layer's size and the fraction alone.
 """
 
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 from bitplan.compute import BYTES
 from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
 from bitplan.encodings.binary import Binary
-from bitplan.encodings.bits import elias_fano, elias_fano_size, from_elias_fano
+from bitplan.encodings.bits import elias_fano, elias_fano_size, from_elias_fano, pack_bits, packed_size, unpack_bits
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
@@ -26,8 +29,8 @@ from bitplan.variant import U8, Variant
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.04)
 
-TOP = 63
-"""The largest level: sums of two products with 8-bit activations then fit into 16 bits."""
+MAGNITUDE_BITS = 3
+"""Of a kept weight of `apb4`, as the file holds it."""
 
 PANEL = 64
 """Output channels whose kept weights the kernel `bytes` holds together."""
@@ -38,6 +41,8 @@ class Apb(Binary):
     number: ClassVar[int] = 7
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {"kept": (0.0, 0.5)}
     variants = tuple(Variant("apb", U8, (("kept", fraction),)) for fraction in FRACTIONS)
+    top: ClassVar[int] = 63
+    """The largest level: sums of two products with 8-bit activations then fit into 16 bits."""
 
     def kept(self, shape: WeightShape, variant: Variant) -> int:
         """Number of weights that are kept."""
@@ -58,11 +63,11 @@ class Apb(Binary):
         the others the magnitude [out] of their channel: the unit and the scales of least squared error. Everything
         else, the bias too, is that of `like`."""
         owner, kept = positions // rows.shape[1], rows.reshape(-1)[positions]
-        unit = best_unit(kept, magnitude[owner])
+        unit = best_unit(kept, magnitude[owner], self.top)
         scale: FloatArray = magnitude / np.float32(unit)
         levels = unit * np.where(rows < 0, -1, 1).astype(np.int8)
         for _ in range(2):  # the second time the kept weights are rounded for the scales that were found
-            levels.reshape(-1)[positions] = kept_levels(kept, scale[owner])
+            levels.reshape(-1)[positions] = kept_levels(kept, scale[owner], self.top)
             energy = (levels.astype(np.float32) ** 2).sum(1)
             scale = round_to_half(np.maximum((rows * levels).sum(1), 0) / np.maximum(energy, 1))
         return replace(like, scale=scale, levels=levels.reshape(like.levels.shape), kept_positions=positions)
@@ -72,7 +77,7 @@ class Apb(Binary):
         count, unit = layer.shape.count, unit_of(layer)
         kept = np.zeros(count, bool)
         kept[layer.kept_positions] = True
-        lowest, step = np.where(kept, -TOP, -unit), np.where(kept, 1, 2 * unit)
+        lowest, step = np.where(kept, -self.top, -unit), np.where(kept, 1, 2 * unit)
         size = (layer.shape.out_channels, -1)
         return Grid(lowest.reshape(size), step.reshape(size), -lowest.reshape(size))
 
@@ -81,7 +86,18 @@ class Apb(Binary):
 
     def extra_bytes(self, shape: WeightShape, variant: Variant) -> int:
         count = self.kept(shape, variant)
-        return 1 + count + elias_fano_size(count, shape.count)
+        return 1 + self.level_bytes(count) + elias_fano_size(count, shape.count)
+
+    def level_bytes(self, count: int) -> int:
+        """Of the levels of `count` kept weights in the file."""
+        return count
+
+    def pack_levels(self, kept: NDArray[np.int8]) -> bytes:
+        return kept.tobytes()
+
+    def unpack_levels(self, data: bytes, signs: NDArray[np.int8]) -> NDArray[np.int8]:
+        """The inverse of `pack_levels`, for kept weights whose codes stand for these signs."""
+        return np.frombuffer(data, np.int8, len(signs))
 
     def resident_extra_bytes(self, shape: WeightShape, variant: Variant, kernel: str) -> int:
         count = self.kept(shape, variant)
@@ -98,22 +114,46 @@ class Apb(Binary):
         positions = rank[layer.kept_positions]
         ascending = np.argsort(positions)
         kept = layer.levels.reshape(-1)[layer.kept_positions[ascending]]
-        return bytes([unit_of(layer)]) + kept.tobytes() + elias_fano(positions[ascending], layer.shape.count)
+        stored = bytes([unit_of(layer)]) + self.pack_levels(kept)
+        return stored + elias_fano(positions[ascending], layer.shape.count)
 
     def unpack_extra(self, data: bytes, layer: EncodedLayer) -> EncodedLayer:
         count, size = self.kept(layer.shape, layer.variant), layer.shape.count
-        unit, kept = data[0], np.frombuffer(data, np.int8, count, 1)
-        if not 1 <= unit <= TOP:
-            raise FileFormatError(f"the unit of an apb layer is {unit}; it must be in 1..{TOP}")
-        if np.any(kept > TOP) or np.any(kept < -TOP):
-            raise FileFormatError(f"the level of a kept weight is outside -{TOP}..{TOP}")
-        start = 1 + count
+        unit, start = data[0], 1 + self.level_bytes(count)
+        if not 1 <= unit <= self.top:
+            raise FileFormatError(f"the unit of an {self.name} layer is {unit}; it must be in 1..{self.top}")
         stream = from_elias_fano(data[start : start + elias_fano_size(count, size)], count, size)
         positions = stream_order(layer.shape)[stream]
         ascending = np.argsort(positions)
+        kept = self.unpack_levels(data[1:start], layer.levels.reshape(-1)[positions])
+        if np.any(kept > self.top) or np.any(kept < -self.top):
+            raise FileFormatError(f"the level of a kept weight is outside -{self.top}..{self.top}")
         levels = unit * layer.levels
         levels.reshape(-1)[positions] = kept
         return replace(layer, levels=levels, kept_positions=positions[ascending])
+
+
+class Apb4(Apb):
+    """Three bits of magnitude suffice for kept weights: at the same bytes half as many more are kept than by `apb`. Loaded, a
+    layer is one of `apb`."""
+
+    name: ClassVar[str] = "apb4"
+    number: ClassVar[int] = 14
+    on_default_menu: ClassVar[bool] = False
+    variants = tuple(Variant("apb4", U8, (("kept", fraction),)) for fraction in (0.03, 0.06, 0.12))
+    top: ClassVar[int] = 2**MAGNITUDE_BITS - 1
+
+    def in_memory(self, variant: Variant) -> Variant:
+        return replace(variant, encoding=Apb.name)
+
+    def level_bytes(self, count: int) -> int:
+        return packed_size(count, MAGNITUDE_BITS)
+
+    def pack_levels(self, kept: NDArray[np.int8]) -> bytes:
+        return pack_bits(np.abs(kept), MAGNITUDE_BITS)
+
+    def unpack_levels(self, data: bytes, signs: NDArray[np.int8]) -> NDArray[np.int8]:
+        return (signs * unpack_bits(data, len(signs), MAGNITUDE_BITS)).astype(np.int8)
 
 
 def unit_of(layer: EncodedLayer) -> int:
@@ -139,14 +179,14 @@ def farthest(magnitudes: FloatArray, count: int) -> tuple[NDArray[np.int64], Flo
     return chosen, found
 
 
-def kept_levels(kept: FloatArray, scale: FloatArray) -> NDArray[np.int8]:
+def kept_levels(kept: FloatArray, scale: FloatArray, top: int) -> NDArray[np.int8]:
     """The nearest levels of kept weights, each with the scale of its channel."""
     ratio = kept / np.where(scale > 0, scale, 1)
-    return np.clip(np.rint(ratio), -TOP, TOP).astype(np.int8)
+    return np.clip(np.rint(ratio), -top, top).astype(np.int8)
 
 
-def best_unit(kept: FloatArray, magnitude: FloatArray) -> int:
+def best_unit(kept: FloatArray, magnitude: FloatArray, top: int) -> int:
     """The unit that gives kept weights, each in a channel of the given magnitude, the least squared error: a large one
     is a fine grid, a small one reaches far. The smallest of those that are as good; 1 where nothing is kept."""
-    scales = (magnitude / np.float32(unit) for unit in range(1, TOP + 1))
-    return 1 + int(np.argmin([((kept - kept_levels(kept, scale) * scale) ** 2).sum() for scale in scales]))
+    scales = (magnitude / np.float32(unit) for unit in range(1, top + 1))
+    return 1 + int(np.argmin([((kept - kept_levels(kept, scale, top) * scale) ** 2).sum() for scale in scales]))

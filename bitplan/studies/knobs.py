@@ -160,7 +160,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def _has_apb(config: Config) -> bool:
-    return any(variant.encoding == "apb" for variant in variants_of(config.encodings or None))
+    return any(variant.encoding in ("apb", "apb4") for variant in variants_of(config.encodings or None))
 
 
 def usual_domains(config: Config) -> dict[str, Choices | Range]:

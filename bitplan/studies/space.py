@@ -131,7 +131,7 @@ class Space:
             for variant in variants_of(entries)
             for changed in (
                 [replace(variant, parameters=(("kept", share),)) for share in shares]
-                if variant.encoding == "apb"
+                if variant.encoding in ("apb", "apb4")
                 else [variant]
             )
         ]

@@ -19,9 +19,10 @@ struct CodecInfo {
   Codec codec;
   const char* name;
   Storage storage = Storage::plain;
+  std::size_t kept_bits = 8;  // apb: of the level of a kept weight; 3: of its magnitude, its sign being its code
 };
 
-constexpr std::array<CodecInfo, 14> kCodecs = {{
+constexpr std::array<CodecInfo, 15> kCodecs = {{
     {Codec::float32, "float32"},
     {Codec::int8, "int8"},
     {Codec::int4, "int4"},
@@ -36,6 +37,7 @@ constexpr std::array<CodecInfo, 14> kCodecs = {{
     {Codec::int8, "pruned", Storage::pruned},
     {Codec::float32, "prunedfloat", Storage::pruned},
     {Codec::int8, "even", Storage::even},
+    {Codec::apb, "apb4", Storage::plain, 3},
 }};
 
 constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias

@@ -52,20 +52,29 @@ Position position_of(const LayerShape& shape, std::size_t index) {
   return {first + rest / (k - whole), whole + rest % (k - whole)};
 }
 
-StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n) {
+StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n, std::size_t bits, Bytes codes) {
+  const int top = bits == 8 ? kMaxLevel : (1 << bits) - 1;
   StoredKept stored;
   stored.unit = data[0];
-  if (stored.unit < 1 || stored.unit > kMaxLevel)
-    throw FormatError(text("the unit of its levels is ", stored.unit, "; expected 1 to ", kMaxLevel));
-  const Bytes levels = data.subspan(1, kept);
+  if (stored.unit < 1 || stored.unit > top)
+    throw FormatError(text("the unit of its levels is ", stored.unit, "; expected 1 to ", top));
+  const std::size_t level_bytes = packed_size(kept, bits);
+  const Bytes levels = data.subspan(1, level_bytes);
   const std::vector<std::uint64_t> positions =
-      read_elias_fano(data.subspan(1 + kept, elias_fano_bytes(kept, n)), kept, n);
+      read_elias_fano(data.subspan(1 + level_bytes, elias_fano_bytes(kept, n)), kept, n);
+  stored.weights.reserve(kept);
   for (std::size_t i = 0; i < kept; ++i) {
-    const auto level = std::int8_t(levels[i]);
-    if (level < -kMaxLevel || level > kMaxLevel)
-      throw FormatError(
-          text("the level of a kept weight is ", int(level), "; expected -", kMaxLevel, " to ", kMaxLevel));
-    stored.weights.push_back({positions[i], level});
+    const std::uint64_t at = positions[i];
+    int level = 0;
+    if (bits == 8) {
+      level = std::int8_t(levels[i]);
+    } else {
+      for (std::size_t j = 0; j < bits; ++j) level |= int(levels[(i * bits + j) / 8] >> ((i * bits + j) % 8) & 1) << j;
+      if (!(codes[at / 8] >> (at % 8) & 1)) level = -level;
+    }
+    if (level < -top || level > top)
+      throw FormatError(text("the level of a kept weight is ", level, "; expected -", top, " to ", top));
+    stored.weights.push_back({at, std::int8_t(level)});
   }
   return stored;
 }

@@ -24,13 +24,13 @@ struct KeptWeight {
   std::int8_t level;
 };
 
-// What the file holds behind the codes of n weights: unit, kept levels, their positions (ascending). Throws
-// FormatError.
+// What the file holds behind the codes of n weights: unit, kept levels, their positions (ascending). Of levels of fewer
+// than 8 bits it holds the magnitudes, and the signs are those of their codes. Throws FormatError.
 struct StoredKept {
   int unit = 1;
   std::vector<KeptWeight> weights;
 };
-StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n);
+StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n, std::size_t bits, Bytes codes);
 
 // Kernel bytes: by panel of kMaxBlocks blocks, at ascending places of the panel [block][k_steps][16][4].
 struct KeptLevels {

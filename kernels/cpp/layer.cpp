@@ -233,7 +233,8 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   }
   StoredKept kept;
   if (layer.codec == Codec::apb) {
-    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.number, n);
+    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.number, n,
+                     kCodecs[node.weight.encoding].kept_bits, codes);
     layer.unit = kept.unit;
     if (!shape.depthwise()) layer.kept_levels = by_panel(shape, kept.weights);
   }

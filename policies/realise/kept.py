@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitplan.encodings import EncodedLayer
-from bitplan.encodings.apb import TOP, unit_of
+from bitplan.encodings import EncodedLayer, encoding_of
+from bitplan.encodings.apb import Apb, unit_of
 from bitplan.policies.realise.rounding import Doubles, Problem
 
 
@@ -19,9 +19,10 @@ def exchanged(problem: Problem, layer: EncodedLayer, levels: Doubles, scale: Dou
     curve = np.maximum(np.einsum("gkk->gk", problem.curvature), 1e-300)[:, None, :]
     step = np.where(scale > 0, scale, 1.0)[..., None]
     wanted = levels - slope / (curve * step)
-    unit = unit_of(layer)
+    encoding, unit = encoding_of(layer.variant), unit_of(layer)
+    assert isinstance(encoding, Apb)
     binary = np.where(wanted < 0, -unit, unit)
-    kept = np.clip(np.rint(wanted), -TOP, TOP)
+    kept = np.clip(np.rint(wanted), -encoding.top, encoding.top)
     # The error in a single level is a parabola around `wanted`.
     benefit = curve * step**2 * ((binary - wanted) ** 2 - (kept - wanted) ** 2)
     flat = np.where(scale[..., None] > 0, benefit, 0.0).reshape(-1)

@@ -123,9 +123,10 @@ def test_error_falls_with_more_bits() -> None:
         errors[str(variant)] = float(((layer.weight - weight) ** 2).sum() / (weight**2).sum())
     ladder = ["float32", "int8", "int6", "int5", "int4", "int3", "int2", "ternary", "binary"]
     assert sorted(ladder, key=errors.__getitem__) == ladder
-    kept = [name for name in errors if name.startswith("apb")]
-    assert sorted(kept, key=errors.__getitem__, reverse=True) == kept
-    assert errors[kept[0]] < errors["binary"]
+    for encoding in ("apb", "apb4"):
+        kept = [str(variant) for variant in BY_NAME[encoding].variants]
+        assert sorted(kept, key=errors.__getitem__, reverse=True) == kept
+        assert errors[kept[0]] < errors["binary"]
 
 
 def test_ternary_is_the_best_ternary_row() -> None:
@@ -139,31 +140,33 @@ def test_ternary_is_the_best_ternary_row() -> None:
         assert ((row - stored) ** 2).sum() <= best * 1.01 + 1e-6
 
 
-def test_apb_keeps_exactly_its_fraction_and_uses_it_well() -> None:
+@pytest.mark.parametrize(("name", "top"), [("apb", 63), ("apb4", 7)])
+def test_apb_keeps_exactly_its_fraction_and_uses_it_well(name: str, top: int) -> None:
     shape = WeightShape(32, 16, (3, 3))
-    for variant in BY_NAME["apb"].variants:
+    for variant in BY_NAME[name].variants:
         weight, _, layer = random_layer(variant, shape)
         assert len(layer.kept_positions) == round(variant.parameter("kept") * shape.count)
-        assert len(layer.kept_positions) == BY_NAME["apb"].full_precision_weights(shape, variant)
+        assert len(layer.kept_positions) == BY_NAME[name].full_precision_weights(shape, variant)
         levels = layer.levels.reshape(shape.out_channels, -1)
         unit = np.unique(np.abs(np.delete(layer.levels, layer.kept_positions)))
-        assert unit.shape == (1,) and 1 <= unit[0] <= 63
-        assert np.abs(levels).max() <= 63
+        assert unit.shape == (1,) and 1 <= unit[0] <= top
+        assert np.abs(levels).max() <= top
         # a kept weight lies within half a step, or it is the largest that there is
         kept, scale = layer.kept_positions, layer.scale[layer.kept_positions // shape.reduction]
         far = np.abs(layer.weight.ravel()[kept] - weight.ravel()[kept]) > 0.51 * scale
-        assert np.all(np.abs(layer.levels.ravel()[kept][far]) == 63)
+        assert np.all(np.abs(layer.levels.ravel()[kept][far]) == top)
         assert far.sum() <= 0.05 * len(kept)
 
 
+@pytest.mark.parametrize("name", ["apb", "apb4"])
 @pytest.mark.parametrize("tail", ["normal", "heavy", "outlier"])
-def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str) -> None:
+def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str, name: str) -> None:
     rng = np.random.default_rng(4)
     weight = rng.normal(size=(32, 64, 3, 3)) if tail == "normal" else rng.standard_t(4, (32, 64, 3, 3))
     weight[3, 5, 1, 1] *= 20 if tail == "outlier" else 1
     weight = weight.astype(np.float32)
-    for variant in BY_NAME["apb"].variants:
-        layer = BY_NAME["apb"].quantise(weight, np.zeros(32, np.float32), variant)
+    for variant in BY_NAME[name].variants:
+        layer = BY_NAME[name].quantise(weight, np.zeros(32, np.float32), variant)
         exact = layer.weight.copy().ravel()
         exact[layer.kept_positions] = weight.ravel()[layer.kept_positions]
         error = float(((layer.weight - weight) ** 2).sum())
@@ -171,15 +174,22 @@ def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "rule"),
-    [(0, 0, "unit .* is 0"), (0, 64, "unit .* is 64"), (1, 64, "outside"), (2, 192, "outside")],
+    ("name", "place", "value", "rule"),
+    [
+        ("apb", 0, 0, "unit .* is 0"),
+        ("apb", 0, 64, "unit .* is 64"),
+        ("apb", 1, 64, "outside"),
+        ("apb", 2, 192, "outside"),
+        ("apb4", 0, 0, "unit .* is 0"),
+        ("apb4", 0, 8, "unit .* is 8"),
+    ],
 )
-def test_apb_levels_beyond_the_format_are_refused(place: int, value: int, rule: str) -> None:
-    variant, shape = BY_NAME["apb"].variants[-1], WeightShape(32, 16, (3, 3))
-    packed = bytearray(BY_NAME["apb"].pack(random_layer(variant, shape)[2]))
+def test_apb_levels_beyond_the_format_are_refused(name: str, place: int, value: int, rule: str) -> None:
+    variant, shape = BY_NAME[name].variants[-1], WeightShape(32, 16, (3, 3))
+    packed = bytearray(BY_NAME[name].pack(random_layer(variant, shape)[2]))
     packed[8 + 4 * shape.out_channels + shape.count // 8 + place] = value
     with pytest.raises(FileFormatError, match=rule):
-        BY_NAME["apb"].unpack(bytes(packed), shape, variant)
+        BY_NAME[name].unpack(bytes(packed), shape, variant)
 
 
 @pytest.mark.parametrize("name", [e.name for e in ENCODINGS])

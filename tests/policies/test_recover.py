@@ -134,7 +134,7 @@ class TestReconstruct:
         new = rounded(InputMoments.of(subject), layer, subject.weight)
         before, after = (variance_of_error(subject, x) for x in (layer, new))
         together = isinstance(encoding_of(variant), Coded | Xor)
-        if variant.encoding in ("apb", "pruned") or together:
+        if variant.encoding in ("apb", "apb4", "pruned") or together:
             assert after.sum() <= before.sum() * 1.001
         else:
             assert np.all(after <= before * 1.001 + 1e-9)

@@ -75,7 +75,7 @@ def test_damaged_files_and_other_networks_are_refused(small, warm, tmp_path):
 def test_floats_are_what_the_levels_are_rounded_from(small, name):
     # one layer with the rule, a few steps of training away from full precision
     text = {"apb": "apb:kept=0.04", "xor": "xor:bits=1", "coded": "coded:bits=2", "codedternary": "codedternary:bits=1"}
-    text |= {"pruned": "pruned:kept=0.5", "prunedfloat": "prunedfloat:kept=0.5"}
+    text |= {"apb4": "apb4:kept=0.1", "pruned": "pruned:kept=0.5", "prunedfloat": "prunedfloat:kept=0.5"}
     variant = Variant.parse(text.get(name, name))
     variants = {node.name: Variant("int8") for node in small.network.layers} | {"expand": variant}
     start = realise(small.network, small.weights, small.images, variants, recoveries=())

@@ -33,6 +33,10 @@ def _under_rate(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, sett
     return UnderRate(weight, nearest, start, encoding)
 
 
+def _apb(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
+    return Apb(weight, nearest, start, gradient=settings.apb_alpha, kept=settings.apb_kept)
+
+
 RULES: Mapping[str, RuleOf] = {
     "float32": lambda weight, nearest, start, settings: Floats32(weight, nearest, start),
     "int8": _grid,
@@ -45,9 +49,8 @@ RULES: Mapping[str, RuleOf] = {
     "binary": lambda weight, nearest, start, settings: Binary(
         weight, nearest, start, mean_scale=settings.binary == "mean"
     ),
-    "apb": lambda weight, nearest, start, settings: Apb(
-        weight, nearest, start, gradient=settings.apb_alpha, kept=settings.apb_kept
-    ),
+    "apb": _apb,
+    "apb4": _apb,
     "coded": _under_rate,
     "codedternary": _under_rate,
     "xor": lambda weight, nearest, start, settings: Fixed(weight, nearest, start),

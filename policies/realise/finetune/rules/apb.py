@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitplan.encodings import EncodedLayer
+from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import Apb as ApbEncoding
 from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.gradients import binarise_near
@@ -107,7 +107,8 @@ class Apb(Rule):
         binarised = torch.where(self.latent < 0, -self.alpha, self.alpha)
         ratio = self.magnitude * torch.where(near, binarised, self.latent)
         rows = ratio.numpy().reshape(len(scale), -1) * scale[:, None]
-        encoding = ApbEncoding()
+        encoding = encoding_of(self.start.variant)
+        assert isinstance(encoding, ApbEncoding)
         layer = encoding.with_kept(rows, positions, scale * np.float32(self.magnitude * float(self.alpha)), self.start)
         return EncodedLayer(
             layer.variant, layer.shape, round_to_half(bias), layer.scale, layer.levels, layer.kept_positions
