@@ -2,8 +2,8 @@
 
     BITPLAN_TEST_DATA=DIR python -m experiments.finetune_rules [--epochs 8] [--only TEXT] [--train N]
 
-All layers have the variant but the first and the last, which are int8. `apb:kept=fit` keeps as many weights as fit into the
-bytes of `int2`; `planned apb` lets the program choose each layer's fraction within the bytes of all. Training begins with what `balanced` recovery made of 512 training images and is by distillation on all
+All layers have the variant but the first and the last, which are int8. `kept=fit` keeps as many weights as fit into the
+bytes of `int2`. Training begins with what `balanced` recovery made of 512 training images and is by distillation on all
 training images but 1,000 that choose the epoch; the 6,000 test images are measured once, behind everything. An interrupted
 row goes on from its checkpoint under `build/finetune-rules/`; finished rows are in `experiments/finetune_rules.json`.
 """
@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import bitplan
 from benchmarks.networks import Case, cases, figures_of, simulated
 from bitplan.atomic_file import write_atomically
 from bitplan.encodings import encoding_of
@@ -36,11 +35,11 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ternary", ("ternary=ptq", "zeros=0.5")),
     ("int2", ()),
     ("apb:kept=fit", ()),
+    ("apb4:kept=fit", ()),
     ("int2@u2", ()),
     ("apb@u2:kept=fit", ()),
+    ("apb4@u2:kept=fit", ()),
     ("ternary", ()),
-    ("planned apb", ()),
-    ("planned apb@u2", ()),
     ("apb:kept=fit", ("apb_kept=count",)),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=exact")),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=published")),
@@ -48,8 +47,6 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ternary", ("ternary=ptq", "zeros=0.5", "weight_decay=0.0001")),
 )
 COMMON = ("bf16=true", "patience=0")
-FRACTIONS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2)
-"""That `planned` rows choose from."""
 FOLDER = Path("build/finetune-rules")
 LOG = Path(__file__).with_suffix(".json")
 
@@ -57,9 +54,7 @@ LOG = Path(__file__).with_suffix(".json")
 def variants_of(network: Network, text: str) -> dict[str, Variant]:
     """The variant for all layers but the first and the last, with `fit` replaced by the largest fraction whose bytes are no
     more than those of int2."""
-    if text.startswith("planned "):
-        return planned(network, text.removeprefix("planned "))
-    ends = ends_of(network)
+    ends = (network.layers[0].name, network.layers[-1].name)
     inner = [node for node in network.layers if node.name not in ends]
 
     def size(variant: Variant) -> int:
@@ -71,24 +66,6 @@ def variants_of(network: Network, text: str) -> dict[str, Variant]:
     found = (Variant.parse(text.replace("fit", f"{fraction:g}")) for fraction in fractions)
     variant = next(variant for variant in found if "fit" not in text or size(variant) <= limit)
     return {node.name: Variant("int8") if node.name in ends else variant for node in network.layers}
-
-
-def ends_of(network: Network) -> tuple[str, str]:
-    """The first and the last layer, which are int8."""
-    return network.layers[0].name, network.layers[-1].name
-
-
-def planned(network: Network, text: str) -> dict[str, Variant]:
-    """What the program makes of the bytes of int2 with this encoding at several fractions of kept weights, by layer."""
-    plan = bitplan.plan(
-        "benchmarks.networks:resnet20",
-        "experiments.finetune_resnet20:data",
-        size=artifact_bytes(network, variants_of(network, "int2")),
-        encodings=[f"{text}:kept={fraction:g}" for fraction in FRACTIONS],
-        pin=[f"{name}=int8" for name in ends_of(network)],
-        recovery=["balanced"],
-    )
-    return {layer.name: layer.variant for layer in plan.policy.layers}
 
 
 def run(case: Case, data: Mapping[str, Any], text: str, options: tuple[str, ...], epochs: int) -> dict[str, Any]:
@@ -120,7 +97,7 @@ def run(case: Case, data: Mapping[str, Any], text: str, options: tuple[str, ...]
         return figures_of(reference, outputs, case.labels)
 
     return {
-        "variants": {name: str(variant) for name, variant in variants.items()},
+        "variant": str(variants[case.network.layers[1].name]),
         "options": list(options),
         "epochs": epochs,
         "images": len(data["x"]),

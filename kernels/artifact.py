@@ -15,33 +15,25 @@ from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.errors import UsageError
 from bitplan.formats import Formats, Range, Ranges, derive_formats, in_order, top_code
 from bitplan.kernels.arena import plan_arena
-from bitplan.network import (
-    OPS,
-    SAME_RANGE,
-    Activation,
-    AveragePool,
-    Conv2d,
-    Linear,
-    MaxPool,
-    Mean,
-    Network,
-    Node,
-    Pad,
-    Permute,
-    ScaleShift,
-    Slice,
-    Weights,
-)
-from bitplan.variant import F32, FORMATS, U1, U8, Variant
+from bitplan.kernels.repeats import compressed
+from bitplan.kernels.structure import structure_of
+from bitplan.network import SAME_RANGE, Conv2d, Linear, Network, Node, ScaleShift, Weights
+from bitplan.variant import F32, FORMATS, U1, U2, U4, U8, Variant
 
 MAGIC = b"BITPLAN\0"
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 112
-HEADER = "<IIQQQQIHH32sI16x"
+HEADER = "<IIQQQQIHH32sIII8x"
 """Behind MAGIC and before the header's own checksum."""
-WEIGHT_RECORD = "<BBIQQ"
+NODE_RECORD = "<BBI"
+"""Formats kept, the format read, the place in the arena; the range in u8 follows."""
+RANGE = "<fB"
+WEIGHT_RECORD = "<BBII"
+"""Encoding, kernel, number, bytes; the range of what is read in u4, u2 or u1 follows."""
+LOW = (U4, U2, U1)
+"""The formats whose ranges stand with the layers that read them."""
 NO_RANGE = Range(1.0, 0)
-"""What stands for the range of a format that a value is not kept in."""
+"""What stands for the range in u8 of a value that is not kept in it."""
 
 
 def artifact_bytes(network: Network, variants: Mapping[str, Variant]) -> int:
@@ -57,19 +49,22 @@ def stored_policy_hash(artifact: bytes) -> bytes | None:
         return None
     if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
         return None
-    version, *_, policy_hash, _ = struct.unpack_from(HEADER, header, len(MAGIC))
+    version, *_, policy_hash, _, _, _ = struct.unpack_from(HEADER, header, len(MAGIC))
     return bytes(policy_hash) if version == VERSION else None
 
 
 def layer_bytes(network: Network, node: Node, variant: Variant) -> int:
     """The bytes that depend on the choice of one layer's variant."""
-    return encoding_of(variant).size_bytes(network.weight_shape(node), variant)
+    packed = encoding_of(variant).size_bytes(network.weight_shape(node), variant)
+    return packed + (struct.calcsize(RANGE) if variant.activation in LOW else 0)
 
 
 def constant_bytes(network: Network) -> int:
-    """The bytes that do not depend on any choice: header, graph, scales and shifts of separate batch norms."""
+    """The bytes that do not depend on any choice: header, structure, records, scales and shifts of separate batch norms."""
     shifts = sum(8 * node.shape[_channel_axis(node)] for node in network if isinstance(node.op, ScaleShift))
-    return HEADER_BYTES + _graph_bytes(network) + shifts
+    nodes = (struct.calcsize(NODE_RECORD) + struct.calcsize(RANGE)) * len(network.nodes)
+    layers = struct.calcsize(WEIGHT_RECORD) * len(network.layers)
+    return HEADER_BYTES + len(compressed(structure_of(network))) + nodes + layers + shifts
 
 
 def layer_kernel(layer: str, variant: Variant, asked: str | None = None) -> str:
@@ -121,11 +116,12 @@ def pack_artifact(
     that cannot run its layer, and a layer that cannot read its format."""
     formats = derive_formats(network, {name: layer.variant for name, layer in layers.items()})
     arena = plan_arena(network, formats)
-    numbers = {node.name: number for number, node in enumerate(network)}
-    graph, body = bytearray(_preprocessing(network)), bytearray()
+    structure = structure_of(network)
+    graph, body = bytearray(compressed(structure)), bytearray()
+    stored = len(graph)
     for node in network:
         held = {form: _range(network, node, form, ranges) for form in formats.kept[node.name] if form != F32}
-        graph += _node(node, numbers, formats, arena.offsets[node.name], held)
+        graph += _record(node, formats, arena.offsets[node.name], held)
         if isinstance(node.op, Conv2d | Linear):
             layer = layers[node.name]
             encoding = encoding_of(layer.variant)
@@ -135,14 +131,17 @@ def pack_artifact(
                 raise UsageError(
                     f"layer {node.name!r} has groups and cannot read {layer.variant.activation}; choose another variant"
                 )
-            graph += struct.pack(WEIGHT_RECORD, encoding.number, kernel, number, len(body), len(packed))
+            if len(packed) >= 1 << 32:
+                raise UsageError(
+                    f"layer {node.name!r} as {layer.variant} has {len(packed)} bytes; a file holds less than 4 GiB"
+                )
+            graph += struct.pack(WEIGHT_RECORD, encoding.number, kernel, number, len(packed))
+            if (form := formats.read[node.name]) in LOW:
+                graph += _stored(form, _range(network, network.by_name[node.inputs[0]], form, ranges))
             body += packed
         elif isinstance(node.op, ScaleShift):
-            graph += struct.pack("<Q", len(body))
             body += np.asarray(weights[f"{node.name}.scale"], "<f4").tobytes()
             body += np.asarray(weights[f"{node.name}.shift"], "<f4").tobytes()
-    for name in network.outputs:
-        graph += struct.pack("<H", numbers[name])
     header = MAGIC + struct.pack(
         HEADER,
         VERSION,
@@ -156,18 +155,14 @@ def pack_artifact(
         len(network.outputs),
         policy_hash,
         zlib.crc32(bytes(graph + body)),
+        len(structure),
+        stored,
     )
     return header + struct.pack("<I", zlib.crc32(header)) + bytes(graph + body)
 
 
 def _channel_axis(node: Node) -> int:
     return 0 if len(node.shape) == 3 else -1
-
-
-def _preprocessing(network: Network) -> bytes:
-    p = network.preprocessing
-    pairs = [value for pair in zip(p.mean, p.std, strict=True) for value in pair]
-    return struct.pack(f"<HHH{len(pairs)}f", p.resize, p.crop, len(p.mean), *pairs)
 
 
 def _range(network: Network, node: Node, form: str, ranges: Ranges) -> Range:
@@ -185,52 +180,12 @@ def _range(network: Network, node: Node, form: str, ranges: Ranges) -> Range:
     return held
 
 
-def _node(node: Node, numbers: Mapping[str, int], formats: Formats, offset: int, ranges: Mapping[str, Range]) -> bytes:
-    activation = node.activation
-    data = struct.pack("<BB", OPS.index(type(node.op)), Activation.KINDS.index(activation.kind))
-    if activation.kind == "clamp":
-        data += struct.pack("<ff", activation.low, activation.high)
+def _record(node: Node, formats: Formats, offset: int, held: Mapping[str, Range]) -> bytes:
     read = formats.read.get(node.name)
     kept = sum(1 << FORMATS.index(form) for form in in_order(formats.kept[node.name]))
-    data += struct.pack("<BB", kept, 1 + FORMATS.index(read) if read else 0)
-    for form in FORMATS[1:]:
-        held = ranges.get(form, NO_RANGE)
-        data += struct.pack("<fB", held.scale, int(2 * held.zero_point if form == U1 else held.zero_point))
-    name = node.name.encode()
-    data += struct.pack(f"<IB{len(node.shape)}I", offset, len(node.shape), *node.shape)
-    data += struct.pack(f"<B{len(node.inputs)}H", len(node.inputs), *(numbers[i] for i in node.inputs))
-    return data + struct.pack("<H", len(name)) + name + _fields(node)
+    return struct.pack(NODE_RECORD, kept, 1 + FORMATS.index(read) if read else 0, offset) + _stored(U8, held.get(U8))
 
 
-def _fields(node: Node) -> bytes:
-    match node.op:
-        case Conv2d(kernel, stride, padding, dilation, groups, _):
-            return struct.pack("<10HI", *kernel, *stride, *padding, *dilation, groups)
-        case MaxPool(kernel, stride, padding, dilation):
-            return struct.pack("<10H", *kernel, *stride, *padding, *dilation)
-        case AveragePool(kernel, stride, padding, count_padding):
-            return struct.pack("<8HB", *kernel, *stride, *padding, count_padding)
-        case Mean(keep):
-            return struct.pack("<B", keep)
-        case Pad(padding, channels, value):
-            return struct.pack("<6Hf", *padding, *channels, value)
-        case Slice(ranges):
-            return struct.pack(f"<{3 * len(ranges)}I", *(number for triple in ranges for number in triple))
-        case Permute(order):
-            return bytes(order)
-        case _:
-            return b""
-
-
-def _graph_bytes(network: Network) -> int:
-    """Bytes of preprocessing, nodes and outputs; the records' sizes do not depend on formats or variants."""
-    numbers = {node.name: 0 for node in network}
-    nothing = Formats({name: frozenset() for name in numbers}, {})
-    size = len(_preprocessing(network)) + 2 * len(network.outputs)
-    for node in network:
-        size += len(_node(node, numbers, nothing, 0, {}))
-        if isinstance(node.op, Conv2d | Linear):
-            size += struct.calcsize(WEIGHT_RECORD)
-        elif isinstance(node.op, ScaleShift):
-            size += 8
-    return size
+def _stored(form: str, held: Range | None) -> bytes:
+    held = held or NO_RANGE
+    return struct.pack(RANGE, held.scale, int(2 * held.zero_point if form == U1 else held.zero_point))

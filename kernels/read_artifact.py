@@ -16,7 +16,17 @@ from bitplan.encodings.even import EvenLevels
 from bitplan.encodings.xor import SIXTEENTHS
 from bitplan.errors import FileFormatError
 from bitplan.formats import Range
-from bitplan.kernels.artifact import HEADER, HEADER_BYTES, MAGIC, VERSION, WEIGHT_RECORD
+from bitplan.kernels.artifact import (
+    HEADER,
+    HEADER_BYTES,
+    LOW,
+    MAGIC,
+    NODE_RECORD,
+    RANGE,
+    VERSION,
+    WEIGHT_RECORD,
+)
+from bitplan.kernels.repeats import expanded
 from bitplan.network import (
     OPS,
     Activation,
@@ -39,7 +49,7 @@ from bitplan.network import (
     Weights,
     WeightShape,
 )
-from bitplan.variant import FORMATS, U1, Variant
+from bitplan.variant import FORMATS, U1, U8, Variant
 
 ENCODING_BY_NUMBER = {one.number: one for one in ENCODINGS if not isinstance(one, EvenLevels)}
 """But for evenly spaced levels, whose encodings have one number."""
@@ -68,16 +78,42 @@ def read_artifact(data: bytes, source: str = "the artifact") -> Contents:
         raise FileFormatError(f"{source} is damaged: {error}") from error
 
 
+class _Cursor:
+    """Bytes from front to back."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        return struct.unpack(layout, self.read(struct.calcsize(layout)))
+
+    def read(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise ValueError(f"it ends at byte {len(self.data)} of a part that needs {self.at + size}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def check_end(self) -> None:
+        if self.at != len(self.data):
+            raise ValueError(f"{len(self.data) - self.at} bytes stand behind the end of a part")
+
+
 class _Reader:
     def __init__(self, data: bytes, source: str) -> None:
         if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
             raise FileFormatError(f"{source} is not a bitplan artifact")
-        version, _, size, graph, _, _, batch, nodes, outputs, policy, crc = struct.unpack_from(HEADER, data, len(MAGIC))
+        fields = struct.unpack_from(HEADER, data, len(MAGIC))
+        version, _, size, graph, _, _, batch, nodes, outputs, policy, crc, structure, stored = fields
         if version != VERSION:
-            raise FileFormatError(f"{source} has version {version}; this bitplan reads {VERSION}")
+            raise FileFormatError(
+                f"{source} has version {version}; this bitplan reads {VERSION}: carry its policy out again (optimize realise)"
+            )
         if size != len(data) or zlib.crc32(data[HEADER_BYTES:]) != crc:
             raise FileFormatError(f"{source} is damaged: its size or checksum is wrong; copy it again")
-        self.data, self.at, self.body = data, HEADER_BYTES, HEADER_BYTES + graph
+        records = HEADER_BYTES + stored
+        self.structure = _Cursor(expanded(data[HEADER_BYTES:records], structure))
+        self.records = _Cursor(data[records : HEADER_BYTES + graph])
+        self.weight_bytes = _Cursor(data[HEADER_BYTES + graph :])
         self.batch, self.count, self.output_count, self.policy = batch, nodes, outputs, policy
         self.nodes: list[Node] = []
         self.ranges: dict[str, dict[str, Range]] = {}
@@ -89,13 +125,13 @@ class _Reader:
         for _ in range(self.count):
             self._node()
         outputs = tuple(self.nodes[number].name for number in self._take(f"{self.output_count}H"))
+        for cursor in (self.structure, self.records, self.weight_bytes):
+            cursor.check_end()
         network = Network(tuple(self.nodes), outputs, preprocessing)
         return Contents(network, self.layers, self.weights, self.ranges, self.policy, self.batch)
 
     def _take(self, form: str) -> tuple[Any, ...]:
-        found = struct.unpack_from("<" + form, self.data, self.at)
-        self.at += struct.calcsize("<" + form)
-        return found
+        return self.structure.take("<" + form)
 
     def _preprocessing(self) -> Preprocessing:
         resize, crop, channels = self._take("HHH")
@@ -107,24 +143,29 @@ class _Reader:
         activation = Activation(
             Activation.KINDS[kind], *(self._take("ff") if Activation.KINDS[kind] == "clamp" else ())
         )
-        kept, read = self._take("BB")
-        ranges = {}
-        for place, form in enumerate(FORMATS[1:], 1):
-            scale, zero_point = self._take("fB")
-            if kept >> place & 1:
-                ranges[form] = Range(scale, zero_point / 2 if form == U1 else zero_point)
-        _, rank = self._take("IB")
+        rank = self._take("B")[0]
         shape = self._take(f"{rank}I")
-        inputs = tuple(self.nodes[number].name for number in self._take(f"{self._take('B')[0]}H"))
+        inputs = tuple(self._earlier(back).name for back in self._take(f"{self._take('B')[0]}H"))
         length = self._take("H")[0]
         name = self._take(f"{length}s")[0].decode()
         node = Node(name, self._op(OPS[op], activation, rank), inputs, shape)
         self.nodes.append(node)
-        self.ranges[name] = ranges
+        kept, read, _ = self.records.take(NODE_RECORD)
+        in_bytes = self._range(U8)
+        self.ranges[name] = {U8: in_bytes} if kept >> FORMATS.index(U8) & 1 else {}
         if isinstance(node.op, Conv2d | Linear):
             self._layer(node, FORMATS[read - 1])
         elif isinstance(node.op, ScaleShift):
             self._scale_shift(node)
+
+    def _earlier(self, back: int) -> Node:
+        if not 1 <= back <= len(self.nodes):
+            raise ValueError(f"node {len(self.nodes)} reads a node {back} before it")
+        return self.nodes[-back]
+
+    def _range(self, form: str) -> Range:
+        scale, zero_point = self.records.take(RANGE)
+        return Range(scale, zero_point / 2 if form == U1 else zero_point)
 
     def _op(self, kind: type, activation: Activation, rank: int) -> Any:
         if kind is Conv2d:
@@ -153,13 +194,15 @@ class _Reader:
         return [n[0:2], n[2:4], n[4:8], *([n[8:10]] if count == 10 else [])]
 
     def _layer(self, node: Node, form: str) -> None:
-        number, _, extra, offset, size = self._take(WEIGHT_RECORD.removeprefix("<"))
+        number, _, extra, size = self.records.take(WEIGHT_RECORD)
+        if form in LOW:
+            self.ranges[node.inputs[0]][form] = self._range(form)
         source = next(n for n in self.nodes if n.name == node.inputs[0]).shape
         if isinstance(node.op, Conv2d):
             shape = WeightShape(node.shape[0], source[0], node.op.kernel, node.op.groups)
         else:
             shape = WeightShape(node.shape[-1], source[-1])
-        stored = self._stored(offset, size)
+        stored = self.weight_bytes.read(size)
         if number == EvenLevels.number:
             self.layers[node.name] = _even(stored, shape, form, extra)
             return
@@ -169,14 +212,8 @@ class _Reader:
 
     def _scale_shift(self, node: Node) -> None:
         channels = node.shape[0] if len(node.shape) == 3 else node.shape[-1]
-        numbers = np.frombuffer(self._stored(self._take("Q")[0], 8 * channels), "<f4").astype(np.float32)
+        numbers = np.frombuffer(self.weight_bytes.read(8 * channels), "<f4").astype(np.float32)
         self.weights[f"{node.name}.scale"], self.weights[f"{node.name}.shift"] = numbers[:channels], numbers[channels:]
-
-    def _stored(self, offset: int, size: int) -> bytes:
-        start = self.body + offset
-        if start + size > len(self.data):
-            raise ValueError("weights lie behind the end of the file")
-        return self.data[start : start + size]
 
 
 def _even(stored: bytes, shape: WeightShape, form: str, bits: int) -> EncodedLayer:

@@ -95,7 +95,9 @@ def expanded(data: bytes, size: int) -> bytes:
             distance = bits.gamma()
         length = bits.gamma()
         if not 1 <= distance <= len(found) or not length <= min(LONGEST, size - len(found)):
-            raise FileFormatError(f"the structure copies {length} bytes from {distance} back at byte {len(found)} of {size}")
+            raise FileFormatError(
+                f"the structure copies {length} bytes from {distance} back at byte {len(found)} of {size}"
+            )
         for _ in range(length):
             found.append(found[-distance])
     bits.finish()

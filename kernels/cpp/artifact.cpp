@@ -11,21 +11,22 @@
 #include "codec.h"
 #include "coded_levels.h"
 #include "error.h"
+#include "repeats.h"
 
 namespace bitplan {
 namespace {
 
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr std::size_t kHeaderBytes = 112;
 constexpr char kMagic[8] = {'B', 'I', 'T', 'P', 'L', 'A', 'N', '\0'};
 constexpr std::uint64_t kMaxArenaBytes = std::uint64_t(1) << 40;  // of a whole batch
 constexpr std::size_t kMaxRank = 8;
 constexpr std::uint64_t kMaxElements = 0xFFFFFFFFu;  // of one value of one image
 
-// Reads the graph front to back.
+// Reads a part of the file front to back.
 class Cursor {
  public:
-  explicit Cursor(Bytes data) : data_(data) {}
+  Cursor(Bytes data, const char* part) : data_(data), part_(part) {}
 
   template <typename T>
   T get(const char* what) {
@@ -34,15 +35,18 @@ class Cursor {
 
   Bytes take(std::size_t size, const char* what) {
     if (size > data_.size() - at_)
-      throw FormatError(text("the graph ends inside ", what, " (byte ", at_, " of ", data_.size(), ")"));
+      throw FormatError(text(part_, " ends inside ", what, " (byte ", at_, " of ", data_.size(), ")"));
     at_ += size;
     return data_.subspan(at_ - size, size);
   }
 
-  std::size_t left() const { return data_.size() - at_; }
+  void check_end(const char* last) const {
+    if (at_ != data_.size()) throw FormatError(text(part_, " has ", data_.size() - at_, " bytes behind ", last));
+  }
 
  private:
   Bytes data_;
+  const char* part_;
   std::size_t at_ = 0;
 };
 
@@ -87,6 +91,21 @@ void read_u16s(Cursor& graph, std::array<std::uint32_t, N>& numbers, const char*
   for (std::uint32_t& number : numbers) number = graph.get<std::uint16_t>(what);
 }
 
+// The range of a format; `what` leads errors.
+Range read_range(Cursor& records, Format format, const char* what) {
+  const auto scale = records.get<float>("a range");
+  const unsigned zero_point = records.get<std::uint8_t>("a range");
+  if (!std::isfinite(scale) || !(scale > 0))
+    throw FormatError(
+        text("the scale of ", what, " in ", name_of(format), " is ", scale, "; expected a positive finite number"));
+  const bool halves = format == Format::u1;
+  const unsigned most = halves ? 2 : (1u << bits_of(format)) - 1;
+  if (zero_point > most)
+    throw FormatError(
+        text("the zero point of ", what, " in ", name_of(format), " is ", zero_point, "; expected 0 to ", most));
+  return {scale, halves ? 0.5f * float(zero_point) : float(zero_point)};
+}
+
 void read_weight(Cursor& graph, Weight& weight) {
   const unsigned encoding = graph.get<std::uint8_t>("a weight's record");
   if (encoding >= kCodecs.size())
@@ -98,8 +117,7 @@ void read_weight(Cursor& graph, Weight& weight) {
     throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
   weight.kernel = Kernel(kernel);
   weight.number = graph.get<std::uint32_t>("a weight's record");
-  weight.offset = graph.get<std::uint64_t>("a weight's record");
-  weight.size = graph.get<std::uint64_t>("a weight's record");
+  weight.size = graph.get<std::uint32_t>("a weight's record");
 }
 
 void read_fields(Cursor& graph, Node& node) {
@@ -130,15 +148,11 @@ void read_fields(Cursor& graph, Node& node) {
     case Op::permute:
       for (std::size_t axis = 0; axis < node.shape.size(); ++axis) node.order.push_back(graph.get<std::uint8_t>(what));
       break;
-    case Op::scale_shift:
-      node.constants_offset = graph.get<std::uint64_t>(what);
-      break;
     default:
       break;
   }
   if (node.op == Op::average_pool) node.count_padding = graph.get<std::uint8_t>(what) != 0;
   if (node.op == Op::conv2d) node.groups = graph.get<std::uint32_t>(what);
-  if (node.layer()) read_weight(graph, node.weight);
 }
 
 void read_activation(Cursor& graph, Activation& activation) {
@@ -155,36 +169,45 @@ void read_activation(Cursor& graph, Activation& activation) {
         text("the activation's limits are ", activation.low, " and ", activation.high, "; expected low <= high"));
 }
 
-// Formats kept and read, and the ranges of u8, u4, u2 and u1.
-void read_formats(Cursor& graph, Node& node) {
-  constexpr const char* what = "a node's formats";
+// What the policy decides of a node: formats kept and read, the place in the arena, ranges, and how a layer is stored.
+void read_record(Cursor& records, Node& node) {
+  constexpr const char* what = "a node's record";
   constexpr unsigned kAll = (1u << kFormats.size()) - 1;
-  node.kept = graph.get<std::uint8_t>(what);
+  node.kept = records.get<std::uint8_t>(what);
   if (node.kept < 1 || node.kept > kAll)
     throw FormatError(text("its value is kept in formats ", unsigned(node.kept), "; expected 1 to ", kAll));
-  const unsigned read = graph.get<std::uint8_t>(what);
+  const unsigned read = records.get<std::uint8_t>(what);
   if (read > kFormats.size())
     throw FormatError(text("the format it reads is ", read, "; expected 0 to ", kFormats.size()));
   node.read = Format(read);
-  for (std::size_t i = 0; i < node.ranges.size(); ++i) {
-    const Format format = kFormats[1 + i];
-    const auto scale = graph.get<float>(what);
-    const unsigned zero_point = graph.get<std::uint8_t>(what);
-    if (!std::isfinite(scale) || !(scale > 0))
-      throw FormatError(
-          text("the scale of its value in ", name_of(format), " is ", scale, "; expected a positive finite number"));
-    const bool halves = format == Format::u1;
-    const unsigned most = halves ? 2 : (1u << bits_of(format)) - 1;
-    if (zero_point > most)
-      throw FormatError(
-          text("the zero point of its value in ", name_of(format), " is ", zero_point, "; expected 0 to ", most));
-    if (!node.keeps(format) && (scale != 1 || zero_point != 0))
-      throw FormatError(text("its value has a range in ", name_of(format), ", which it is not kept in"));
-    node.ranges[i] = {scale, halves ? 0.5f * float(zero_point) : float(zero_point)};
+  node.offset = records.get<std::uint32_t>(what);
+  const Range range = read_range(records, Format::u8, "its value");
+  if (!node.keeps(Format::u8) && (range.scale != 1 || range.zero_point != 0))
+    throw FormatError("its value has a range in u8, which it is not kept in");
+  node.ranges[0] = range;
+  if (!node.layer()) return;
+  read_weight(records, node.weight);
+  if (has_planes(node.read)) node.read_range = read_range(records, node.read, "what it reads");
+}
+
+// Ranges of u4, u2 and u1 stand with the layers that read them; those who read the same must agree.
+void hand_over_ranges(Artifact& artifact) {
+  std::vector<std::uint8_t> known(artifact.nodes.size());
+  for (std::size_t number = 0; number < artifact.nodes.size(); ++number) {
+    const Node& node = artifact.nodes[number];
+    if (!node.layer() || !has_planes(node.read)) continue;
+    Node& source = artifact.nodes[node.inputs.front()];
+    Range& range = source.ranges[unsigned(node.read) - 2];
+    const bool differs = range.scale != node.read_range.scale || range.zero_point != node.read_range.zero_point;
+    if (known[node.inputs.front()] & mask_of(node.read) && differs)
+      throw FormatError(text(describe(artifact, number), ": it has another range than an earlier layer for '",
+                             source.name, "' in ", name_of(node.read)));
+    known[node.inputs.front()] |= mask_of(node.read);
+    range = node.read_range;
   }
 }
 
-Node read_node(Cursor& graph) {
+Node read_node(Cursor& graph, Cursor& records, std::size_t number) {
   constexpr const char* what = "a node";
   Node node;
   const unsigned op = graph.get<std::uint8_t>(what);
@@ -192,8 +215,6 @@ Node read_node(Cursor& graph) {
     throw FormatError(text("unknown operation number ", op, "; this version knows 0 to ", kOpNames.size() - 1));
   node.op = Op(op);
   read_activation(graph, node.activation);
-  read_formats(graph, node);
-  node.offset = graph.get<std::uint32_t>(what);
   const std::size_t rank = graph.get<std::uint8_t>(what);
   if (rank < 1 || rank > kMaxRank) throw FormatError(text("its rank is ", rank, "; expected 1 to ", kMaxRank));
   std::uint64_t elements = 1;
@@ -204,17 +225,22 @@ Node read_node(Cursor& graph) {
     if (elements > kMaxElements) throw FormatError("its shape has 2^32 elements or more");
   }
   const std::size_t inputs = graph.get<std::uint8_t>(what);
-  for (std::size_t i = 0; i < inputs; ++i) node.inputs.push_back(graph.get<std::uint16_t>(what));
+  for (std::size_t i = 0; i < inputs; ++i) {
+    const std::size_t back = graph.get<std::uint16_t>(what);
+    if (back < 1 || back > number) throw FormatError(text("it reads the node ", back, " before it; expected 1 to ", number));
+    node.inputs.push_back(std::uint16_t(number - back));
+  }
   const Bytes name = graph.take(graph.get<std::uint16_t>(what), "a node's name");
   if (name.empty() || !valid_utf8(name)) throw FormatError("its name is empty or no UTF-8");
   node.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
   read_fields(graph, node);
+  read_record(records, node);
   return node;
 }
 
 // Checks the header against the file's size and both checksums; gives the number of graph bytes, nodes and outputs.
 struct Header {
-  std::size_t graph_bytes, nodes, outputs;
+  std::size_t graph_bytes, nodes, outputs, structure_bytes, stored_structure_bytes;
 };
 
 Header read_header(Bytes file, Artifact& artifact) {
@@ -225,7 +251,8 @@ Header read_header(Bytes file, Artifact& artifact) {
   const std::uint8_t* at = file.data();
   const auto version = load<std::uint32_t>(at + 8);
   if (version != kVersion)
-    throw FormatError(text("artifact version ", version, "; this runtime reads version ", kVersion));
+    throw FormatError(text("artifact version ", version, "; this runtime reads version ", kVersion,
+                           ": carry its policy out again (optimize realise)"));
   if (load<std::uint32_t>(at + 108) != crc32(at, 108))
     throw FormatError("the header is damaged: its checksum does not match");
   if (load<std::uint32_t>(at + 12) != kHeaderBytes)
@@ -246,11 +273,15 @@ Header read_header(Bytes file, Artifact& artifact) {
     throw FormatError(text("an arena of ", artifact.arena_bytes, " bytes for each of ", artifact.planned_batch,
                            " images exceeds the largest possible, 2^40 bytes"));
   std::memcpy(artifact.policy_hash.data(), at + 56, 32);
-  if (!std::all_of(at + 92, at + 108, [](std::uint8_t byte) { return byte == 0; }))
+  if (!std::all_of(at + 100, at + 108, [](std::uint8_t byte) { return byte == 0; }))
     throw FormatError("reserved bytes of the header are not zero");
   if (load<std::uint32_t>(at + 88) != crc32(at + kHeaderBytes, body))
     throw FormatError("graph or weights are damaged: their checksum does not match");
-  const Header header{std::size_t(graph_bytes), load<std::uint16_t>(at + 52), load<std::uint16_t>(at + 54)};
+  const Header header{std::size_t(graph_bytes), load<std::uint16_t>(at + 52), load<std::uint16_t>(at + 54),
+                      load<std::uint32_t>(at + 92), load<std::uint32_t>(at + 96)};
+  if (header.stored_structure_bytes > graph_bytes)
+    throw FormatError(text("the structure is said to have ", header.stored_structure_bytes, " of the graph's ",
+                           graph_bytes, " bytes"));
   if (header.nodes == 0 || header.outputs == 0)
     throw FormatError(text("the network has ", header.nodes, " nodes and ", header.outputs,
                            " outputs; expected at least one of each"));
@@ -278,21 +309,19 @@ void place_weights(Artifact& artifact, Bytes weights) {
   std::uint64_t end = 0;
   for (std::size_t number = 0; number < artifact.nodes.size(); ++number) {
     Node& node = artifact.nodes[number];
-    std::uint64_t offset, size;
+    std::uint64_t size;
     if (node.layer()) {
-      offset = node.weight.offset, size = node.weight.size;
+      size = node.weight.size;
       check_size(artifact, number);
     } else if (node.op == Op::scale_shift) {
-      offset = node.constants_offset;
       size = 8 * std::uint64_t(channel_count(node.shape));
     } else {
       continue;
     }
-    if (offset != end || size > weights.size() - end)
-      throw FormatError(text(describe(artifact, number), ": its weights are said to be at ", offset, " + ", size,
-                             " of ", weights.size(), " bytes; expected them at ", end,
-                             ", behind those of earlier nodes"));
-    (node.layer() ? node.weight.data : node.constants) = weights.subspan(offset, size);
+    if (size > weights.size() - end)
+      throw FormatError(text(describe(artifact, number), ": its weights are at ", end, " + ", size, " of ",
+                             weights.size(), " bytes"));
+    (node.layer() ? node.weight.data : node.constants) = weights.subspan(end, size);
     end += size;
   }
   if (end != weights.size())
@@ -304,12 +333,15 @@ void place_weights(Artifact& artifact, Bytes weights) {
 Artifact read_artifact(Bytes file) {
   Artifact artifact;
   const Header header = read_header(file, artifact);
-  Cursor graph(file.subspan(kHeaderBytes, header.graph_bytes));
+  const Bytes parts = file.subspan(kHeaderBytes, header.graph_bytes);
+  const std::vector<std::uint8_t> structure =
+      expand_repeats(parts.subspan(0, header.stored_structure_bytes), header.structure_bytes);
+  Cursor graph(structure, "the structure"), records(parts.subspan(header.stored_structure_bytes), "the graph");
   artifact.preprocessing = read_preprocessing(graph);
   std::unordered_set<std::string> names;
   for (std::size_t number = 0; number < header.nodes; ++number) {
     try {
-      artifact.nodes.push_back(read_node(graph));
+      artifact.nodes.push_back(read_node(graph, records, number));
     } catch (const FormatError& error) {
       throw FormatError(text("node ", number, ": ", error.what()));
     }
@@ -317,8 +349,10 @@ Artifact read_artifact(Bytes file) {
       throw FormatError(text("node ", number, ": an earlier node is called '", artifact.nodes.back().name, "' too"));
   }
   for (std::size_t i = 0; i < header.outputs; ++i) artifact.outputs.push_back(graph.get<std::uint16_t>("the outputs"));
-  if (graph.left() != 0) throw FormatError(text("the graph has ", graph.left(), " bytes behind its outputs"));
+  graph.check_end("its outputs");
+  records.check_end("its last record");
   check_graph(artifact);
+  hand_over_ranges(artifact);
   place_weights(artifact, file.subspan(kHeaderBytes + header.graph_bytes));
   return artifact;
 }

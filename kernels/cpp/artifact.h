@@ -70,7 +70,7 @@ struct Weight {
   Codec codec = Codec::float32;  // that of the layer in memory
   Kernel kernel = Kernel::floats;
   std::uint32_t number = 0;  // apb, pruned: weights kept; even: bits; xor: sixteenths of a bit per four weights
-  std::uint64_t offset = 0, size = 0;
+  std::uint64_t size = 0;
   LayerShape shape;
   Bytes data;
 };
@@ -81,6 +81,7 @@ struct Node {
   std::uint8_t kept = 0;  // sum of mask_of
   Format read = Format::none;
   std::array<Range, 4> ranges;  // of u8, u4, u2, u1
+  Range read_range;             // of a layer that reads u4, u2 or u1
   std::uint32_t offset = 0;     // of the first format, for one image
   Shape shape;
   std::vector<std::uint16_t> inputs;
@@ -89,7 +90,6 @@ struct Node {
   Window window;                                // conv2d, pools; pad uses its padding
   std::uint32_t groups = 1;                     // conv2d
   Weight weight;                                // conv2d, linear
-  std::uint64_t constants_offset = 0;           // scale shift
   Bytes constants;                              // scale shift: scales, then shifts
   bool count_padding = false;                   // average pool
   bool keep = false;                            // mean

@@ -15,6 +15,9 @@ from bitplan.encodings import EncodedLayer
 from bitplan.errors import FileFormatError
 from bitplan.formats import Range
 from bitplan.kernels import Runtime, artifact
+from bitplan.kernels.artifact import LOW
+from bitplan.kernels.read_artifact import read_artifact
+from bitplan.kernels.repeats import compressed, expanded
 from bitplan.network import (
     RELU,
     Add,
@@ -42,8 +45,9 @@ from .networks import make_case, network_of, random_inputs
 HEADER = 112
 INT8, TERNARY, APB = Variant("int8"), Variant("ternary"), Variant.parse("apb:kept=0.04")
 XOR = Variant.parse("xor:bits=0.5")
-CONV_1X1 = struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1)
-"""The fields of a 1x1 convolution without groups; its weight record lies behind them."""
+STORED_STRUCTURE = 96
+"""Where the header has the bytes of the compressed structure; before it, those of the structure."""
+NODE_RECORD, WEIGHT_RECORD, RANGE = 11, 10, 5
 
 
 def everything() -> Network:
@@ -95,6 +99,48 @@ def resized(data: bytes) -> bytes:
     weights = max(len(data) - HEADER - graph, 0)
     graph = len(data) - HEADER - weights
     return repaired(data[:16] + struct.pack("<QQQ", len(data), graph, weights) + data[40:])
+
+
+def structure(data: bytes) -> bytes:
+    """The structure, expanded."""
+    size, stored = struct.unpack_from("<II", data, STORED_STRUCTURE - 4)
+    return expanded(data[HEADER : HEADER + stored], size)
+
+
+def with_structure(data: bytes, new: bytes) -> bytes:
+    """The same file with another structure."""
+    stored, packed = struct.unpack_from("<I", data, STORED_STRUCTURE)[0], compressed(new)
+    graph = struct.unpack_from("<Q", data, 24)[0] + len(packed) - stored
+    data = data[:HEADER] + packed + data[HEADER + stored :]
+    data = data[:16] + struct.pack("<QQ", len(data), graph) + data[32:]
+    return repaired(
+        data[: STORED_STRUCTURE - 4] + struct.pack("<II", len(new), len(packed)) + data[STORED_STRUCTURE + 4 :]
+    )
+
+
+def restructured(data: bytes, at: int, layout: str, *values: object) -> bytes:
+    """The same with these values at this place of the structure."""
+    found, new = structure(data), struct.pack("<" + layout, *values)
+    return with_structure(data, found[:at] + new + found[at + len(new) :])
+
+
+def record_of(data: bytes, name: str) -> int:
+    """Where a node's record begins; a layer's weight record lies NODE_RECORD bytes behind."""
+    at = HEADER + struct.unpack_from("<I", data, STORED_STRUCTURE)[0]
+    contents = read_artifact(data)
+    for node in contents.network:
+        if node.name == name:
+            break
+        at += NODE_RECORD
+        if node.name in contents.layers:
+            low = contents.layers[node.name].variant.activation in LOW
+            at += WEIGHT_RECORD + (RANGE if low else 0)
+    return at
+
+
+def weight_record_of(data: bytes) -> int:
+    """Where the weight record of the layer `op` begins."""
+    return record_of(data, "op") + NODE_RECORD
 
 
 def patched(data: bytes, at: int, layout: str, *values: object) -> bytes:

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from bitplan.errors import FileFormatError
 from bitplan.kernels import Runtime
 
-from .hostile import HEADER, patched, refused, repaired, resized, sample, survives
+from .hostile import (
+    HEADER,
+    patched,
+    record_of,
+    refused,
+    repaired,
+    resized,
+    restructured,
+    sample,
+    structure,
+    survives,
+    with_structure,
+)
 
 
 def test_the_sample_itself_runs() -> None:
@@ -58,6 +70,16 @@ def test_random_damage_never_crashes(changes: list[tuple[float, bytes]], in_grap
     survives(repaired(data))
 
 
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=3))
+def test_random_damage_of_the_structure_never_crashes(changes: list[tuple[float, bytes]]) -> None:
+    found = structure(sample())
+    for place, new in changes:
+        at = int(place * (len(found) - len(new)))
+        found = found[:at] + new + found[at + len(new) :]
+    survives(with_structure(sample(), found))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=100))
 def test_random_bytes_are_no_artifact(data: bytes) -> None:
@@ -75,7 +97,7 @@ def test_random_graphs_are_refused(graph: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "layout", "value", "words"),
     [
-        (8, "I", 1, ["version 1", "reads version 2"]),
+        (8, "I", 2, ["version 2", "reads version 3"]),
         (12, "I", 96, ["96", "112"]),
         (16, "Q", 12, ["header says 12"]),
         (24, "Q", 2**63, ["do not add up"]),
@@ -85,47 +107,66 @@ def test_random_graphs_are_refused(graph: bytes) -> None:
         (48, "I", 0, ["planned batch is 0"]),
         (48, "I", 2**32 - 1, ["2^40"]),
         (52, "H", 0, ["0 nodes"]),
-        (52, "H", 15, ["graph has"]),
-        (52, "H", 17, ["graph ends inside"]),
+        (52, "H", 15, ["structure has", "behind its outputs"]),
+        (52, "H", 17, ["node 16"]),
         (54, "H", 0, ["0 outputs"]),
-        (54, "H", 3, ["graph ends inside the outputs"]),
-        (92, "B", 1, ["reserved"]),
-        (116, "H", 1, ["node 0"]),
-        (118, "B", 16, ["unknown operation number 16"]),
-        (119, "B", 6, ["unknown activation number 6"]),
-        (119, "B", 2, ["'x'", "cannot have an activation"]),
-        # x is kept in f32 and u2
-        (120, "B", 0, ["formats 0", "1 to 31"]),
-        (120, "B", 32, ["formats 32", "1 to 31"]),
-        (120, "B", 1, ["range in u2, which it is not kept in"]),
-        (120, "B", 1 + 8 + 16, ["kept in f32+u2+u1; those who read it make that f32+u2"]),
-        (120, "B", 8, ["kept in u2; those who read it make that f32+u2"]),
-        (121, "B", 6, ["format it reads is 6"]),
-        (121, "B", 1, ["no inputs"]),
-        (122, "f", 2.0, ["range in u8, which it is not kept in"]),
-        (126, "B", 1, ["range in u8, which it is not kept in"]),
-        (127, "f", 0.0, ["in u4 is 0"]),
-        (131, "B", 16, ["zero point", "in u4 is 16", "0 to 15"]),
-        (132, "f", 0.0, ["scale of its value in u2 is 0"]),
-        (132, "f", -1.0, ["scale of its value in u2 is -1"]),
-        (132, "f", float("inf"), ["in u2 is inf"]),
-        (132, "f", float("nan"), ["scale of its value in u2"]),
-        (136, "B", 4, ["zero point", "in u2 is 4", "0 to 3"]),
-        (141, "B", 3, ["zero point", "in u1 is 3", "0 to 2"]),
-        (142, "I", 2, ["no multiple of 4"]),
-        (142, "I", 2**32 - 64, ["leaves the arena"]),
-        (146, "B", 0, ["rank is 0"]),
-        (146, "B", 9, ["rank is 9"]),
-        (147, "I", 0, ["size of zero on axis 0"]),
-        (147, "III", (2**31, 2**31, 2**31), ["2^32 elements"]),
-        (159, "B", 1, ["node 0"]),
-        (160, "H", 0, ["name is empty"]),
-        (162, "B", 0xFF, ["no UTF-8"]),
+        (54, "H", 3, ["structure ends inside the outputs"]),
+        (92, "I", 1, ["behind its last token"]),
+        (92, "I", 2**32 - 1, ["structure"]),
+        (96, "I", 1, ["structure ends inside a token"]),
+        (96, "I", 2**32 - 1, ["the structure is said to have 4294967295 of the graph's"]),
+        (100, "B", 1, ["reserved"]),
     ],
 )
-def test_each_number_of_header_and_record_is_checked(at: int, layout: str, value: object, words: list[str]) -> None:
+def test_each_number_of_the_header_is_checked(at: int, layout: str, value: object, words: list[str]) -> None:
+    refused(patched(sample(), at, layout, value), *words)
+
+
+@pytest.mark.parametrize(
+    ("at", "layout", "value", "words"),
+    [
+        (4, "H", 1, ["node 0"]),
+        (6, "B", 16, ["unknown operation number 16"]),
+        (7, "B", 6, ["unknown activation number 6"]),
+        (7, "B", 2, ["'x'", "cannot have an activation"]),
+        (8, "B", 0, ["rank is 0"]),
+        (8, "B", 9, ["rank is 9"]),
+        (9, "I", 0, ["size of zero on axis 0"]),
+        (9, "III", (2**31, 2**31, 2**31), ["2^32 elements"]),
+        (21, "B", 1, ["node 0"]),
+        (22, "H", 0, ["name is empty"]),
+        (24, "B", 0xFF, ["no UTF-8"]),
+    ],
+)
+def test_each_number_of_the_structure_is_checked(at: int, layout: str, value: object, words: list[str]) -> None:
     values = value if isinstance(value, tuple) else (value,)
-    refused(patched(sample(), at, layout, *values), *words)
+    refused(restructured(sample(), at, layout, *values), *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "layout", "value", "words"),
+    [
+        # x is kept in f32 and u2
+        ("x", 0, "B", 0, ["formats 0", "1 to 31"]),
+        ("x", 0, "B", 32, ["formats 32", "1 to 31"]),
+        ("x", 0, "B", 1 + 8 + 16, ["kept in f32+u2+u1; those who read it make that f32+u2"]),
+        ("x", 0, "B", 8, ["kept in u2; those who read it make that f32+u2"]),
+        ("x", 1, "B", 6, ["format it reads is 6"]),
+        ("x", 1, "B", 1, ["no inputs"]),
+        ("x", 2, "I", 2, ["no multiple of 4"]),
+        ("x", 2, "I", 2**32 - 64, ["leaves the arena"]),
+        ("x", 6, "f", 2.0, ["range in u8, which it is not kept in"]),
+        ("x", 10, "B", 1, ["range in u8, which it is not kept in"]),
+        ("conv", 6, "f", 0.0, ["in u8 is 0"]),
+        ("conv", 21, "f", -1.0, ["scale of what it reads in u2 is -1"]),
+        ("conv", 21, "f", float("inf"), ["in u2 is inf"]),
+        ("conv", 21, "f", float("nan"), ["scale of what it reads in u2"]),
+        ("conv", 25, "B", 4, ["zero point", "in u2 is 4", "0 to 3"]),
+    ],
+)
+def test_each_number_of_a_record_is_checked(name: str, at: int, layout: str, value: object, words: list[str]) -> None:
+    data = sample()
+    refused(patched(data, record_of(data, name) + at, layout, value), *words)
 
 
 def test_checksums_are_named() -> None:

@@ -36,7 +36,24 @@ from bitplan.network import (
 )
 from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
-from .hostile import APB, CONV_1X1, INT8, TERNARY, XOR, after_image, one_layer, pack, patched, refused, survives
+from .hostile import (
+    APB,
+    INT8,
+    NODE_RECORD,
+    TERNARY,
+    WEIGHT_RECORD,
+    XOR,
+    after_image,
+    one_layer,
+    pack,
+    patched,
+    record_of,
+    refused,
+    restructured,
+    structure,
+    survives,
+    weight_record_of,
+)
 from .networks import make_case, network_of, random_inputs
 
 
@@ -76,10 +93,10 @@ def test_shapes_must_follow_from_the_inputs(op: Op, inputs: tuple[str, ...], sha
 def test_groups_must_divide_channels() -> None:
     network = after_image(Conv2d((1, 1), groups=2), (6, 6, 6))
     data = pack(network)
-    at = data.rindex(struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 2)) + 20
-    refused(patched(data, at, "I", 3), "3 groups do not divide 4 input and 6 output channels")
-    refused(patched(data, at, "I", 0), "0 groups")
-    refused(patched(data, at, "I", 1), "bytes", "needs")
+    at = structure(data).rindex(struct.pack("<10HI", 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 2)) + 20
+    refused(restructured(data, at, "I", 3), "3 groups do not divide 4 input and 6 output channels")
+    refused(restructured(data, at, "I", 0), "0 groups")
+    refused(restructured(data, at, "I", 1), "bytes", "needs")
 
 
 @pytest.mark.parametrize(
@@ -87,27 +104,26 @@ def test_groups_must_divide_channels() -> None:
     [
         (0, "B", 0, ["layers of floats read f32", "this one has float32, u8 and bytes"]),
         (0, "B", 2, ["weights have", "int4", "needs"]),
-        (0, "B", 14, ["unknown encoding number 14; this version knows 0 to 13"]),
+        (0, "B", 15, ["unknown encoding number 15; this version knows 0 to 14"]),
         (1, "B", 0, ["layers of floats read f32", "this one has int8, u8 and floats"]),
         (1, "B", 2, ["the kernel bits runs ternary, binary, apb and xor on u4, u2 and u1", "int8 and u8"]),
         (1, "B", 3, ["the kernel lookup runs ternary"]),
         (1, "B", 4, ["unknown kernel number 4; this version knows 0 to 3"]),
         (2, "I", 1, ["keeps 1 weights"]),
-        (6, "Q", 8, ["expected them at 0"]),
-        (6, "Q", 2**64 - 8, ["expected them at 0"]),
-        (14, "Q", 2**64 - 8, ["needs"]),
+        (6, "I", 8, ["needs"]),
+        (6, "I", 2**32 - 8, ["needs"]),
     ],
 )
 def test_records_of_weights_are_checked(field: int, layout: str, value: int, words: list[str]) -> None:
     data = pack(after_image(Conv2d((1, 1)), (6, 6, 6)))
-    refused(patched(data, data.index(CONV_1X1) + len(CONV_1X1) + field, layout, value), "node 3", *words)
+    refused(patched(data, weight_record_of(data) + field, layout, value), "node 3", *words)
 
 
 @pytest.mark.parametrize(("encoding", "activation"), [("binary", U8), ("int4", U1), ("ternary", U8)])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_kernels_on_bits_need_signs_and_few_bits(encoding: str, activation: str, kernel: int) -> None:
     data, _ = one_layer(Variant(encoding, activation))
-    at = data.index(CONV_1X1) + len(CONV_1X1) + 1
+    at = weight_record_of(data) + 1
     refused(
         patched(data, at, "B", kernel),
         "'op'",
@@ -127,16 +143,37 @@ def test_layers_with_groups_read_no_planes(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_inputs_must_come_earlier() -> None:
     data = pack(after_image(Reshape(), (144,)))
-    at = data.index(struct.pack("<BHH", 1, 0, 2) + b"op") + 1
-    refused(patched(data, at, "H", 3), "node 3", "reads node 3")
-    refused(patched(data, at, "H", 65535), "reads node 65535")
-    refused(patched(data, len(data) - 8, "H", 4), "output 4 is no node")
-    refused(patched(data, len(data) - 8, "H", 0), "node 0 'x' (input): an output twice")
+    whole = structure(data)
+    at = whole.index(struct.pack("<BHH", 1, 3, 2) + b"op") + 1
+    refused(restructured(data, at, "H", 4), "node 3", "reads the node 4 before it; expected 1 to 3")
+    refused(restructured(data, at, "H", 0), "reads the node 0 before it")
+    refused(restructured(data, at, "H", 65535), "reads the node 65535 before it")
+    refused(restructured(data, len(whole) - 8, "H", 4), "output 4 is no node")
+    refused(restructured(data, len(whole) - 8, "H", 0), "node 0 'x' (input): an output twice")
 
 
 def test_names_are_unique() -> None:
     data = pack(after_image(Reshape(), (144,)))
-    refused(patched(data, data.index(b"\1\0y") + 2, "c", b"x"), "earlier node is called 'x'")
+    refused(restructured(data, structure(data).index(b"\1\0y") + 2, "c", b"x"), "earlier node is called 'x'")
+
+
+def test_layers_that_read_the_same_agree_on_its_range() -> None:
+    rng = np.random.default_rng(0)
+    network = network_of(
+        [
+            ("x", Input(), (), (4, 6, 6)),
+            ("left", Conv2d((1, 1)), ("x",), (6, 6, 6)),
+            ("right", Conv2d((1, 1)), ("x",), (6, 6, 6)),
+        ],
+        ["left", "right"],
+    )
+    variants = dict.fromkeys(("left", "right"), Variant("int4", U4))
+    data = make_case(network, variants, random_inputs(network, 1, rng), rng).artifact
+    at = record_of(data, "right") + NODE_RECORD + WEIGHT_RECORD
+    assert survives(data)
+    refused(patched(data, at, "f", 2.5), "'right'", "another range than an earlier layer for 'x' in u4")
+    refused(patched(data, at, "f", 0.0), "the scale of what it reads in u4 is 0")
+    refused(patched(data, at + 4, "B", 16), "the zero point of what it reads in u4 is 16; expected 0 to 15")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +273,7 @@ def test_packed_weights_are_checked() -> None:
 def test_codes_of_xor_layers_are_checked() -> None:
     data, at = one_layer(XOR)
     refused(patched(data, at + 8 + 80 + 1, "B", 0), "'op'", "density of its network is 0; expected 1 to 255")
-    record = data.index(CONV_1X1) + len(CONV_1X1)
+    record = weight_record_of(data)
     refused(patched(data, record + 2, "I", 0), "'op'", "rate of its code is 0 sixteenths; expected 1 to 96")
     refused(patched(data, record + 2, "I", 97), "rate of its code is 97")
     refused(patched(data, record + 2, "I", 2**32 - 1), "rate of its code is 4294967295")
@@ -245,7 +282,7 @@ def test_codes_of_xor_layers_are_checked() -> None:
 
 def test_damaged_xor_layers_never_crash() -> None:
     data, at = one_layer(XOR)
-    for position in range(data.index(CONV_1X1), len(data)):
+    for position in range(record_of(data, "op"), len(data)):
         for value in (0, 1, 255, data[position] ^ 1 << position % 8):
             survives(patched(data, position, "B", value))
     assert survives(patched(data, at + 8 + 80 + 2, "20s", b"\xff" * 20))  # every code stands for some weights
@@ -271,6 +308,15 @@ def test_kept_weights_are_checked() -> None:
     equal[:kept] = 1
     data = patched(data, lows, f"{kept * low_bits // 8}s", bytes(kept * low_bits // 8))
     refused(patched(data, bitmap, f"{size}s", np.packbits(equal, bitorder="little").tobytes()), "not ascending")
+
+
+def test_kept_magnitudes_and_the_unit_of_apb4_are_checked() -> None:
+    data, at = one_layer(Variant.parse("apb4:kept=0.04"))
+    unit = at + 8 + 80 + 600 // 8
+    refused(patched(data, unit, "B", 0), "'op'", "the unit of its levels is 0; expected 1 to 7")
+    refused(patched(data, unit, "B", 8), "the unit of its levels is 8; expected 1 to 7")
+    assert survives(patched(data, unit + 1, "9s", bytes(9)))
+    assert survives(patched(data, unit + 1, "9s", b"\xff" * 9))
 
 
 def test_a_sum_that_could_exceed_32_bits_is_refused() -> None:

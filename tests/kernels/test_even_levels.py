@@ -11,16 +11,12 @@ from bitplan.kernels import Runtime, artifact
 from bitplan.network import Conv2d, Input
 from bitplan.variant import Variant
 
-from .hostile import CONV_1X1, one_layer, patched, refused, survives
+from .hostile import one_layer, patched, refused, survives, weight_record_of
 from .networks import make_case, network_of, random_inputs
 
 INT6, INT5 = Variant("int6"), Variant("int5")
 LEVELS = 8 + 4 * 20
 """Where the one layer's levels begin, behind scales and biases."""
-
-
-def record_of(data: bytes) -> int:
-    return data.index(CONV_1X1) + len(CONV_1X1)
 
 
 @pytest.mark.parametrize("variant", [INT6, INT5], ids=str)
@@ -41,12 +37,14 @@ def test_a_loaded_layer_is_the_one_of_int8_that_has_the_same_levels(variant: Var
 @pytest.mark.parametrize("bits", [0, 8, 2**32 - 1])
 def test_the_number_of_bits_is_checked(bits: int) -> None:
     data, _ = one_layer(INT6)
-    refused(patched(data, record_of(data) + 2, "I", bits), "'op'", f"its levels have {bits} bits; expected 1 to 7")
+    refused(
+        patched(data, weight_record_of(data) + 2, "I", bits), "'op'", f"its levels have {bits} bits; expected 1 to 7"
+    )
 
 
 def test_a_size_that_is_not_that_of_the_bits_is_refused() -> None:
     data, _ = one_layer(INT6)
-    refused(patched(data, record_of(data) + 2, "I", 5), "'op'", "even of its shape needs")
+    refused(patched(data, weight_record_of(data) + 2, "I", 5), "'op'", "even of its shape needs")
 
 
 @pytest.mark.parametrize(
@@ -65,5 +63,5 @@ def test_levels_beyond_a_byte_are_refused(lowest: int, step: int, words: str) ->
 
 def test_damaged_layers_never_crash() -> None:
     data, at = one_layer(INT5)
-    for place in (*range(record_of(data), at), *range(at, len(data), 3)):
+    for place in (*range(weight_record_of(data), at), *range(at, len(data), 3)):
         survives(patched(data, place, "B", data[place] ^ 1 << place % 8))

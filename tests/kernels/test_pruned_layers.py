@@ -12,17 +12,13 @@ from bitplan.kernels import Runtime, artifact
 from bitplan.network import Conv2d, Input
 from bitplan.variant import FLOAT32, Variant
 
-from .hostile import CONV_1X1, one_layer, patched, refused, survives
+from .hostile import one_layer, patched, refused, survives, weight_record_of
 from .networks import make_case, network_of, random_inputs
 
 FEW, MANY = Variant.parse("pruned:kept=0.05"), Variant.parse("pruned:kept=0.4")
 FLOATS = Variant.parse("prunedfloat:kept=0.4")
 COUNT, LEVELS = 600, 8 + 4 * 20
 """Weights of the one layer, and where its levels begin."""
-
-
-def record_of(data: bytes) -> int:
-    return data.index(CONV_1X1) + len(CONV_1X1)
 
 
 @pytest.mark.parametrize("variant", [FEW, MANY, FLOATS], ids=str)
@@ -45,12 +41,12 @@ def test_a_loaded_layer_is_the_one_without_pruning_that_has_the_same_weights(var
 def test_the_number_of_kept_weights_is_checked(variant: Variant, kept: int) -> None:
     data, _ = one_layer(variant)
     words = [f"it keeps {kept} of 600 weights", "more than one in 160"]
-    refused(patched(data, record_of(data) + 2, "I", kept), "'op'", *words)
+    refused(patched(data, weight_record_of(data) + 2, "I", kept), "'op'", *words)
 
 
 def test_a_size_that_is_not_that_of_the_kept_weights_is_refused() -> None:
     data, _ = one_layer(FLOATS)
-    refused(patched(data, record_of(data) + 2, "I", 200), "'op'", "prunedfloat of its shape needs")
+    refused(patched(data, weight_record_of(data) + 2, "I", 200), "'op'", "prunedfloat of its shape needs")
 
 
 def test_masks_and_values_are_checked() -> None:
@@ -70,7 +66,7 @@ def test_masks_and_values_are_checked() -> None:
 @pytest.mark.parametrize("variant", [FEW, MANY, FLOATS], ids=str)
 def test_damaged_pruned_layers_never_crash(variant: Variant) -> None:
     data, at = one_layer(variant)
-    for place in (*range(record_of(data), at), *range(at, len(data), 3)):
+    for place in (*range(weight_record_of(data), at), *range(at, len(data), 3)):
         survives(patched(data, place, "B", data[place] ^ 1 << place % 8))
     longer = struct.pack("<I", COUNT)
-    survives(patched(data, record_of(data) + 2, "4s", longer))
+    survives(patched(data, weight_record_of(data) + 2, "4s", longer))

@@ -76,7 +76,7 @@ def test_damage_is_refused() -> None:
         (b"hello", "not a bitplan artifact"),
         (good[:-8], "size or checksum"),
         (bytes(flipped), "size or checksum"),
-        (good[:8] + b"\3" + good[9:], "version 3"),
+        (good[:8] + b"\2" + good[9:], "version 2"),
     ):
         with pytest.raises(FileFormatError, match=text):
             read_artifact(damaged)

@@ -1,0 +1,15 @@
+// How a file holds the structure of its network: bytes, and copies of what came before (kernels/repeats.py).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "artifact.h"
+
+namespace bitplan {
+
+// The `size` bytes whose tokens fill `data`; never more memory than 35 bytes for each of them. Throws FormatError.
+std::vector<std::uint8_t> expand_repeats(Bytes data, std::size_t size);
+
+}  // namespace bitplan
