@@ -1,6 +1,7 @@
 """ResNet-20 on CIFAR-10 within 1.0, 0.8 or 0.6 bits per parameter of the whole file, planned and fine-tuned.
 
     BITPLAN_TEST_DATA=DIR python -m experiments.finetune_resnet20 --bits 1.0 [--epochs 20] [--minutes 150] [--seed 0]
+        [--budget BYTES] [--option NAME=VALUE ...]
 
 The plan is the main job's, without a latency target, on 512 training images; training is on all training images but
 1,000 that are held back; the 6,000 test images are measured once, behind everything. A run that was interrupted goes on
@@ -51,6 +52,7 @@ def data() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", type=float, required=True)
+    parser.add_argument("--budget", type=int, help="bytes of the file, fewer than those of --bits")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=150)
     parser.add_argument("--seed", type=int, default=0)
@@ -59,7 +61,8 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], help="of fine-tuning: name=value")
     arguments = parser.parse_args()
     folder = ROOT / "build" / f"finetune-resnet20-{arguments.bits:g}-{arguments.seed}-{arguments.train}"
-    budget = math.floor(arguments.bits * PARAMETERS / 8)
+    most = math.floor(arguments.bits * PARAMETERS / 8)
+    budget = min(most, arguments.budget or most)
     command = ["optimize", "--seed", str(arguments.seed), "-o", str(folder)]
     command += ["--model", "benchmarks.networks:resnet20", "--data", "experiments.finetune_resnet20:data"]
     command += ["--train-data", "experiments.finetune_resnet20:training", "--budget", f"{budget}B", "--compare", "none"]
