@@ -227,7 +227,8 @@ Node read_node(Cursor& graph, Cursor& records, std::size_t number) {
   const std::size_t inputs = graph.get<std::uint8_t>(what);
   for (std::size_t i = 0; i < inputs; ++i) {
     const std::size_t back = graph.get<std::uint16_t>(what);
-    if (back < 1 || back > number) throw FormatError(text("it reads the node ", back, " before it; expected 1 to ", number));
+    if (back < 1 || back > number)
+      throw FormatError(text("it reads the node ", back, " before it; expected 1 to ", number));
     node.inputs.push_back(std::uint16_t(number - back));
   }
   const Bytes name = graph.take(graph.get<std::uint16_t>(what), "a node's name");

@@ -57,7 +57,8 @@ std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, s
     bytes += kEvenHeaderBytes + packed_size(shape.count(), number);
   else
     bytes += stored_code_bytes(codec, shape.count());
-  if (codec == Codec::apb) bytes += kUnitLevelBytes + packed_size(number, info.kept_bits) + elias_fano_bytes(number, shape.count());
+  if (codec == Codec::apb)
+    bytes += kUnitLevelBytes + packed_size(number, info.kept_bits) + elias_fano_bytes(number, shape.count());
   return round_up(bytes, 8);
 }
 
