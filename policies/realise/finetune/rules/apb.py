@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import Apb as ApbEncoding
 from bitplan.encodings.base import round_to_half
-from bitplan.policies.realise.finetune.gradients import binarise_near
+from bitplan.policies.realise.finetune.gradients import binarise_near, straight_through
 from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule
 
 FROZEN_AT = 0.5
@@ -31,7 +33,9 @@ class Apb(Rule):
     """
 
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, *, gradient: str, kept: str) -> None:
-        self.count = len(start.kept_positions)
+        encoding = encoding_of(start.variant)
+        assert isinstance(encoding, ApbEncoding)
+        self.top, self.count = encoding.top, len(start.kept_positions)
         binarised = np.ones(start.levels.size, bool)
         binarised[start.kept_positions] = False
         self.chosen = torch.from_numpy(binarised.reshape(start.levels.shape)) if kept == "start" else None
@@ -90,9 +94,15 @@ class Apb(Rule):
         return near.view_as(distance)
 
     def ratio(self) -> Tensor:
-        frozen = self.progress >= FROZEN_AT
+        frozen, near = self.progress >= FROZEN_AT, self.near()
         alpha, delta = (p.detach() if frozen else p for p in (self.alpha, self.delta))
-        return self.magnitude * binarise_near(self.latent, alpha, delta, self.near(), self.gradient)
+        found = self.magnitude * binarise_near(self.latent, alpha, delta, near, self.gradient)
+        return straight_through(torch.where(near, found, self.levels_of_kept() * self.alpha), found)
+
+    @torch.no_grad()
+    def levels_of_kept(self) -> Tensor:
+        """The nearest level to every weight: with four bits, what rounding them does is not to be left out of training."""
+        return (self.position() / self.alpha).round().clamp(-self.top, self.top)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -103,13 +113,12 @@ class Apb(Rule):
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         near = self.all_but(self.count)
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
-        positions = np.flatnonzero(~near.numpy().reshape(-1))
-        binarised = torch.where(self.latent < 0, -self.alpha, self.alpha)
-        ratio = self.magnitude * torch.where(near, binarised, self.latent)
-        rows = ratio.numpy().reshape(len(scale), -1) * scale[:, None]
-        encoding = encoding_of(self.start.variant)
-        assert isinstance(encoding, ApbEncoding)
-        layer = encoding.with_kept(rows, positions, scale * np.float32(self.magnitude * float(self.alpha)), self.start)
-        return EncodedLayer(
-            layer.variant, layer.shape, round_to_half(bias), layer.scale, layer.levels, layer.kept_positions
+        binarised = torch.where(self.latent < 0, -self.magnitude, self.magnitude)
+        levels = torch.where(near, binarised, self.levels_of_kept()).numpy().astype(np.int8)
+        return replace(
+            self.start,
+            bias=round_to_half(bias),
+            scale=round_to_half(scale * np.float32(float(self.alpha))),
+            levels=levels,
+            kept_positions=np.flatnonzero(~near.numpy().reshape(-1)),
         )
