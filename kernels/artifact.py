@@ -18,7 +18,8 @@ from bitplan.kernels.arena import plan_arena
 from bitplan.kernels.repeats import compressed
 from bitplan.kernels.structure import structure_of
 from bitplan.network import SAME_RANGE, Conv2d, Linear, Network, Node, ScaleShift, Weights
-from bitplan.variant import F32, FORMATS, U1, U2, U4, U8, Variant
+from bitplan.policies.variants import LOW, RANGE_BYTES, stored_bytes
+from bitplan.variant import F32, FORMATS, U1, U8, Variant
 
 MAGIC = b"BITPLAN\0"
 VERSION = 3
@@ -30,8 +31,6 @@ NODE_RECORD = "<BBI"
 RANGE = "<fB"
 WEIGHT_RECORD = "<BBII"
 """Encoding, kernel, number, bytes; the range of what is read in u4, u2 or u1 follows."""
-LOW = (U4, U2, U1)
-"""The formats whose ranges stand with the layers that read them."""
 NO_RANGE = Range(1.0, 0)
 """What stands for the range in u8 of a value that is not kept in it."""
 
@@ -55,14 +54,13 @@ def stored_policy_hash(artifact: bytes) -> bytes | None:
 
 def layer_bytes(network: Network, node: Node, variant: Variant) -> int:
     """The bytes that depend on the choice of one layer's variant."""
-    packed = encoding_of(variant).size_bytes(network.weight_shape(node), variant)
-    return packed + (struct.calcsize(RANGE) if variant.activation in LOW else 0)
+    return stored_bytes(network.weight_shape(node), variant)
 
 
 def constant_bytes(network: Network) -> int:
     """The bytes that do not depend on any choice: header, structure, records, scales and shifts of separate batch norms."""
     shifts = sum(8 * node.shape[_channel_axis(node)] for node in network if isinstance(node.op, ScaleShift))
-    nodes = (struct.calcsize(NODE_RECORD) + struct.calcsize(RANGE)) * len(network.nodes)
+    nodes = (struct.calcsize(NODE_RECORD) + RANGE_BYTES) * len(network.nodes)
     layers = struct.calcsize(WEIGHT_RECORD) * len(network.layers)
     return HEADER_BYTES + len(compressed(structure_of(network))) + nodes + layers + shifts
 

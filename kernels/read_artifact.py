@@ -19,7 +19,6 @@ from bitplan.formats import Range
 from bitplan.kernels.artifact import (
     HEADER,
     HEADER_BYTES,
-    LOW,
     MAGIC,
     NODE_RECORD,
     RANGE,
@@ -49,6 +48,7 @@ from bitplan.network import (
     Weights,
     WeightShape,
 )
+from bitplan.policies.variants import LOW
 from bitplan.variant import FORMATS, U1, U8, Variant
 
 ENCODING_BY_NUMBER = {one.number: one for one in ENCODINGS if not isinstance(one, EvenLevels)}
@@ -110,6 +110,8 @@ class _Reader:
             )
         if size != len(data) or zlib.crc32(data[HEADER_BYTES:]) != crc:
             raise FileFormatError(f"{source} is damaged: its size or checksum is wrong; copy it again")
+        if stored > graph:
+            raise FileFormatError(f"{source} is damaged: its structure has {stored} of the graph's {graph} bytes")
         records = HEADER_BYTES + stored
         self.structure = _Cursor(expanded(data[HEADER_BYTES:records], structure))
         self.records = _Cursor(data[records : HEADER_BYTES + graph])
@@ -151,6 +153,8 @@ class _Reader:
         node = Node(name, self._op(OPS[op], activation, rank), inputs, shape)
         self.nodes.append(node)
         kept, read, _ = self.records.take(NODE_RECORD)
+        if bool(read) != bool(inputs):
+            raise ValueError(f"node {name!r} reads format {read} and has {len(inputs)} inputs")
         in_bytes = self._range(U8)
         self.ranges[name] = {U8: in_bytes} if kept >> FORMATS.index(U8) & 1 else {}
         if isinstance(node.op, Conv2d | Linear):
@@ -196,7 +200,11 @@ class _Reader:
     def _layer(self, node: Node, form: str) -> None:
         number, _, extra, size = self.records.take(WEIGHT_RECORD)
         if form in LOW:
-            self.ranges[node.inputs[0]][form] = self._range(form)
+            known, found = self.ranges[node.inputs[0]], self._range(form)
+            if known.setdefault(form, found) != found:
+                raise ValueError(
+                    f"layer {node.name!r} has another range than an earlier one for {node.inputs[0]!r} in {form}"
+                )
         source = next(n for n in self.nodes if n.name == node.inputs[0]).shape
         if isinstance(node.op, Conv2d):
             shape = WeightShape(node.shape[0], source[0], node.op.kernel, node.op.groups)

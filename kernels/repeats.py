@@ -123,12 +123,13 @@ class _BitWriter:
 
 class _BitReader:
     def __init__(self, data: bytes) -> None:
-        self.value, self.count, self.at = int.from_bytes(data, "little"), 8 * len(data), 0
+        self.data, self.count, self.at = data, 8 * len(data), 0
 
     def read(self, count: int) -> int:
         if self.at + count > self.count:
             raise FileFormatError("the structure ends inside a token")
-        found = self.value >> self.at & (1 << count) - 1
+        first, end = self.at // 8, -(-(self.at + count) // 8)
+        found = int.from_bytes(self.data[first:end], "little") >> self.at % 8 & (1 << count) - 1
         self.at += count
         return found
 
@@ -136,8 +137,10 @@ class _BitReader:
         more = 0
         while not self.read(1):
             more += 1
+            if more == 32:
+                raise FileFormatError("the structure holds a number of 2^32 or more")
         return 1 << more | self.read(more)
 
     def finish(self) -> None:
-        if self.count - self.at >= 8 or self.value >> self.at:
+        if self.count - self.at >= 8 or self.read(self.count - self.at):
             raise FileFormatError("the structure has something behind its last token")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from bitplan.encodings import encoding_of
 from bitplan.errors import UsageError
 from bitplan.network import Network
 from bitplan.policies.policy import LayerPolicy, Policy
-from bitplan.policies.variants import check_kernel, check_variant, supports, why_not
+from bitplan.policies.variants import check_kernel, check_variant, stored_bytes, supports, why_not
 from bitplan.suggest import suggestion
 from bitplan.variant import Variant
 
@@ -55,7 +54,7 @@ def _validated(layer: LayerPolicy, network: Network, menu: Mapping[str, Collecti
     if menu is not None and variant not in menu[layer.name]:
         offered = ", ".join(map(str, menu[layer.name]))
         raise UsageError(f"layer {layer.name!r}: {variant} is not on its menu; it has {offered}")
-    size = encoding_of(variant).size_bytes(shape, variant)
+    size = stored_bytes(shape, variant)
     if size != layer.bytes:
         return replace(layer, variant=variant, bytes=size, latency_ms=None, loss=None)
     return replace(layer, variant=variant)

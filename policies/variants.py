@@ -9,7 +9,11 @@ from bitplan.encodings import BY_NAME, Encoding, encoding_of
 from bitplan.errors import UsageError
 from bitplan.network import WeightShape
 from bitplan.suggest import alternatives, suggestion
-from bitplan.variant import U8, Variant
+from bitplan.variant import U1, U2, U4, U8, Variant
+
+LOW = (U4, U2, U1)
+"""The formats whose ranges an artifact holds with the layers that read them."""
+RANGE_BYTES = 5
 
 
 def known_encoding(name: str) -> Encoding:
@@ -31,6 +35,12 @@ def why_not(variant: Variant, shape: WeightShape) -> str:
     if not encoding_of(variant).supports(shape):
         return f"its shape {shape} cannot be stored as {variant.encoding}; choose another encoding"
     return f"it has {shape.groups} groups, and below 8 bits layers without groups alone can read; choose {U8}"
+
+
+def stored_bytes(shape: WeightShape, variant: Variant) -> int:
+    """What an artifact holds of a layer because it has this variant: its packed weights, and below 8 bits the range of what it
+    reads."""
+    return encoding_of(variant).size_bytes(shape, variant) + (RANGE_BYTES if variant.activation in LOW else 0)
 
 
 def check_kernel(variant: Variant, kernel: str) -> str:

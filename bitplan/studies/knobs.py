@@ -132,7 +132,7 @@ KINDS: Mapping[str, Kind] = {
         lambda config: None if config.encodings else Choices((MENU, "integers", "low-bit")),
     ),
     KEPT: Kind(
-        "fractions that apb keeps, joined by +, in place of the menu's",
+        "fractions that apb and apb4 keep, joined by +, in place of the menu's",
         _kept,
         lambda config: MENU,
         lambda config: Choices((MENU, 0.005, 0.02, 0.04)) if _has_apb(config) else None,

@@ -9,7 +9,7 @@
 
 namespace bitplan {
 
-// The `size` bytes whose tokens fill `data`; never more memory than 35 bytes for each of them. Throws FormatError.
+// The `size` bytes whose tokens fill `data`, at most 35 for each of its bytes. Throws FormatError.
 std::vector<std::uint8_t> expand_repeats(Bytes data, std::size_t size);
 
 }  // namespace bitplan

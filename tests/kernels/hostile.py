@@ -15,7 +15,6 @@ from bitplan.encodings import EncodedLayer
 from bitplan.errors import FileFormatError
 from bitplan.formats import Range
 from bitplan.kernels import Runtime, artifact
-from bitplan.kernels.artifact import LOW
 from bitplan.kernels.read_artifact import read_artifact
 from bitplan.kernels.repeats import compressed, expanded
 from bitplan.network import (
@@ -38,6 +37,7 @@ from bitplan.network import (
     Slice,
     Softmax,
 )
+from bitplan.policies.variants import LOW
 from bitplan.variant import FLOAT32, U1, U2, U4, U8, Variant
 
 from .networks import make_case, network_of, random_inputs

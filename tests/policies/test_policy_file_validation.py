@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from bitplan.encodings import BY_NAME, encoding_of
+from bitplan.encodings import BY_NAME
 from bitplan.errors import UsageError
+from bitplan.kernels.artifact import layer_bytes
 from bitplan.network import Add, Conv2d, Input, Linear, Mean, Network, Node
 from bitplan.policies.policy import LayerPolicy, Policy
 from bitplan.policies.policy_file import validate_against
+from bitplan.policies.variants import stored_bytes
 from bitplan.variant import Variant
 
 INT8, INT4 = Variant("int8"), Variant("int4")
@@ -33,7 +35,7 @@ def network() -> Network:
 
 def size(name: str, variant: Variant) -> int:
     net = network()
-    return encoding_of(variant).size_bytes(net.weight_shape(net.by_name[name]), variant)
+    return stored_bytes(net.weight_shape(net.by_name[name]), variant)
 
 
 def uniform(variant: Variant = INT8) -> Policy:
@@ -44,6 +46,13 @@ def uniform(variant: Variant = INT8) -> Policy:
 def test_a_fitting_policy_comes_back_in_the_networks_order() -> None:
     policy = uniform()
     assert validate_against(replace(policy, layers=policy.layers[::-1]), network()) == policy
+
+
+@pytest.mark.parametrize("text", ["int8", "ternary@u4", "binary@u2", "apb4@u1:kept=0.1"])
+def test_the_bytes_that_the_planner_counts_are_those_expected(text: str) -> None:
+    variant, net = Variant.parse(text), network()
+    layers = tuple(LayerPolicy(node.name, variant, layer_bytes(net, node, variant), 1.0, 0.5) for node in net.layers)
+    assert validate_against(Policy(layers), net) == Policy(layers)
 
 
 def test_the_expectations_of_an_edited_layer_are_dropped() -> None:
