@@ -19,7 +19,7 @@ from bitplan.kernels.repeats import compressed
 from bitplan.kernels.structure import structure_of
 from bitplan.network import SAME_RANGE, Conv2d, Linear, Network, Node, ScaleShift, Weights
 from bitplan.policies.variants import LOW, RANGE_BYTES, stored_bytes
-from bitplan.variant import F32, FORMATS, U1, U8, Variant
+from bitplan.variant import FORMATS, U1, U8, Variant
 
 MAGIC = b"BITPLAN\0"
 VERSION = 3
@@ -118,8 +118,8 @@ def pack_artifact(
     graph, body = bytearray(compressed(structure)), bytearray()
     stored = len(graph)
     for node in network:
-        held = {form: _range(network, node, form, ranges) for form in formats.kept[node.name] if form != F32}
-        graph += _record(node, formats, arena.offsets[node.name], held)
+        held = _range(network, node, U8, ranges) if U8 in formats.kept[node.name] else NO_RANGE
+        graph += _record(node, formats, arena.offsets[node.name]) + _stored(U8, held)
         if isinstance(node.op, Conv2d | Linear):
             layer = layers[node.name]
             encoding = encoding_of(layer.variant)
@@ -178,12 +178,11 @@ def _range(network: Network, node: Node, form: str, ranges: Ranges) -> Range:
     return held
 
 
-def _record(node: Node, formats: Formats, offset: int, held: Mapping[str, Range]) -> bytes:
+def _record(node: Node, formats: Formats, offset: int) -> bytes:
     read = formats.read.get(node.name)
     kept = sum(1 << FORMATS.index(form) for form in in_order(formats.kept[node.name]))
-    return struct.pack(NODE_RECORD, kept, 1 + FORMATS.index(read) if read else 0, offset) + _stored(U8, held.get(U8))
+    return struct.pack(NODE_RECORD, kept, 1 + FORMATS.index(read) if read else 0, offset)
 
 
-def _stored(form: str, held: Range | None) -> bytes:
-    held = held or NO_RANGE
+def _stored(form: str, held: Range) -> bytes:
     return struct.pack(RANGE, held.scale, int(2 * held.zero_point if form == U1 else held.zero_point))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bitplan.encodings import ENCODINGS, EncodedLayer
+from bitplan.encodings import ENCODINGS, EncodedLayer, Encoding
 from bitplan.encodings.even import EvenLevels
 from bitplan.encodings.xor import SIXTEENTHS
 from bitplan.errors import FileFormatError
@@ -215,7 +215,7 @@ class _Reader:
             self.layers[node.name] = _even(stored, shape, form, extra)
             return
         encoding = ENCODING_BY_NUMBER[number]
-        variant = Variant(encoding.name, form, _parameters(encoding.name, shape, extra, size))
+        variant = Variant(encoding.name, form, _parameters(encoding, shape, extra, size))
         self.layers[node.name] = encoding.unpack(stored, shape, variant)
 
     def _scale_shift(self, node: Node) -> None:
@@ -233,13 +233,13 @@ def _even(stored: bytes, shape: WeightShape, form: str, bits: int) -> EncodedLay
     raise ValueError(f"no encoding has a layer's levels of {bits} bits; was it written with an encoding of your own?")
 
 
-def _parameters(encoding: str, shape: WeightShape, extra: int, size: int) -> tuple[tuple[str, float], ...]:
+def _parameters(encoding: Encoding, shape: WeightShape, extra: int, size: int) -> tuple[tuple[str, float], ...]:
     """What a record tells of its variant's parameter."""
-    if encoding in ("apb", "apb4", "pruned", "prunedfloat"):
+    if "kept" in encoding.parameters:
         return (("kept", extra / shape.count),)
-    if encoding == "xor":
+    if encoding.name == "xor":
         return (("bits", extra / SIXTEENTHS),)
-    if encoding in ("coded", "codedternary"):
+    if "bits" in encoding.parameters:
         capacity = size - 8 - 4 * shape.out_channels  # half a byte less, so that rounding up gives it again
         return (("bits", 8 * (capacity - 0.5) / shape.count),)
     return ()

@@ -54,14 +54,6 @@ class Apb(Binary):
         binary = super().quantise(weight, bias, variant, groups)
         rows = np.asarray(weight, np.float32).reshape(len(weight), -1)
         positions, magnitude = farthest(np.abs(rows), self.kept(binary.shape, variant))
-        return self.with_kept(rows, positions, magnitude, binary)
-
-    def with_kept(
-        self, rows: FloatArray, positions: NDArray[np.int64], magnitude: FloatArray, like: EncodedLayer
-    ) -> EncodedLayer:
-        """The layer of rows [out, K] whose kept weights have these positions (ascending, as many as `like.variant` keeps),
-        the others the magnitude [out] of their channel: the unit and the scales of least squared error. Everything
-        else, the bias too, is that of `like`."""
         owner, kept = positions // rows.shape[1], rows.reshape(-1)[positions]
         unit = best_unit(kept, magnitude[owner], self.top)
         scale: FloatArray = magnitude / np.float32(unit)
@@ -70,7 +62,7 @@ class Apb(Binary):
             levels.reshape(-1)[positions] = kept_levels(kept, scale[owner], self.top)
             energy = (levels.astype(np.float32) ** 2).sum(1)
             scale = round_to_half(np.maximum((rows * levels).sum(1), 0) / np.maximum(energy, 1))
-        return replace(like, scale=scale, levels=levels.reshape(like.levels.shape), kept_positions=positions)
+        return replace(binary, scale=scale, levels=levels.reshape(binary.levels.shape), kept_positions=positions)
 
     def grid(self, layer: EncodedLayer) -> Grid:
         """The layer's unit stays as it is too."""

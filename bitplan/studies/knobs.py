@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitplan.config import Config
+from bitplan.encodings import encoding_of
+from bitplan.encodings.apb import Apb
 from bitplan.errors import UsageError
 from bitplan.network import Network
 from bitplan.optimizer.study import Choices, Range, Value, parse_domain
@@ -160,7 +162,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def _has_apb(config: Config) -> bool:
-    return any(variant.encoding in ("apb", "apb4") for variant in variants_of(config.encodings or None))
+    return any(isinstance(encoding_of(variant), Apb) for variant in variants_of(config.encodings or None))
 
 
 def usual_domains(config: Config) -> dict[str, Choices | Range]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bitplan.config import Config
 from bitplan.encodings import encoding_of
+from bitplan.encodings.apb import Apb
 from bitplan.errors import UsageError
 from bitplan.network import Network
 from bitplan.optimizer.study import Choices, Knob, Range, Settings
@@ -131,7 +132,7 @@ class Space:
             for variant in variants_of(entries)
             for changed in (
                 [replace(variant, parameters=(("kept", share),)) for share in shares]
-                if variant.encoding in ("apb", "apb4")
+                if isinstance(encoding_of(variant), Apb)
                 else [variant]
             )
         ]
