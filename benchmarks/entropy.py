@@ -104,7 +104,7 @@ def of_network(name: str) -> list[Record]:
             shape = case.network.weight_shape(node)
             layer = encoding.quantise(weight, case.weights[f"{node.name}.bias"], variant, shape.groups)
             count += shape.count
-            bits += 8 * (encoding.size_bytes(shape, variant) - 8 - 4 * shape.out_channels)
+            bits += 8 * (encoding.size_bytes(shape, variant) - encoding.numbers.size_bytes(shape.out_channels))
             order_0 += entropy(layer.levels) * shape.count
             error += float(((layer.weight - weight) ** 2).sum() / (weight**2).sum()) * shape.count
         found = {"network": name, "variant": str(variant), "bits": bits / count}

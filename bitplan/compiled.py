@@ -7,7 +7,7 @@ from types import ModuleType
 from bitplan import __version__
 from bitplan.errors import BitplanError
 
-INTERFACE = 2
+INTERFACE = 3
 """What the compiled modules offer and expect; one more with every change of it. The build reads it here."""
 
 

@@ -22,7 +22,7 @@ from bitplan.policies.variants import LOW, RANGE_BYTES, stored_bytes
 from bitplan.variant import FORMATS, U1, U8, Variant
 
 MAGIC = b"BITPLAN\0"
-VERSION = 3
+VERSION = 4
 HEADER_BYTES = 112
 HEADER = "<IIQQQQIHH32sIII8x"
 """Behind MAGIC and before the header's own checksum."""

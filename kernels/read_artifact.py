@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bitplan.encodings import ENCODINGS, EncodedLayer, Encoding
+from bitplan.encodings.coded import Coded
 from bitplan.encodings.even import EvenLevels
 from bitplan.encodings.xor import SIXTEENTHS
 from bitplan.errors import FileFormatError
@@ -239,7 +240,9 @@ def _parameters(encoding: Encoding, shape: WeightShape, extra: int, size: int) -
         return (("kept", extra / shape.count),)
     if encoding.name == "xor":
         return (("bits", extra / SIXTEENTHS),)
-    if "bits" in encoding.parameters:
-        capacity = size - 8 - 4 * shape.out_channels  # half a byte less, so that rounding up gives it again
+    if isinstance(encoding, Coded):
+        capacity = size - encoding.numbers.size_bytes(
+            shape.out_channels
+        )  # half a byte less, so that rounding up gives it again
         return (("bits", 8 * (capacity - 0.5) / shape.count),)
     return ()

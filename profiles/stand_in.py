@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import Apb
-from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.pruned import Pruned, PrunedFloat
 from bitplan.encodings.xor import Xor
@@ -45,9 +44,8 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     if isinstance(encoding, Xor):  # not every choice of levels has a code
         return encoding.random_layer(shape, variant, spread, rng)
     if isinstance(encoding, Coded):  # zeros fit every rate, and the integer kernels do not look at levels
-        return EncodedLayer(
-            variant, shape, bias, np.full(shape.out_channels, spread, np.float32), np.zeros(size, np.int8)
-        )
+        scale = np.full(shape.out_channels, spread, np.float32)
+        return EncodedLayer(variant, shape, bias, scale, np.zeros(size, np.int8), numbers=encoding.numbers)
     sample = encoding.quantise(rng.standard_normal((1, 4096, 1, 1), np.float32), np.zeros(1, np.float32), variant)
     levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)
@@ -57,7 +55,7 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
     if isinstance(encoding, Apb):
         far = np.clip(KEPT_RATIO * levels[[0, -1]].astype(np.int64), -encoding.top, encoding.top)
         codes.reshape(-1)[positions] = rng.choice(far, kept)
-    return EncodedLayer(variant, shape, bias, round_to_half(scale), codes, positions)
+    return EncodedLayer(variant, shape, bias, levels=codes, kept_positions=positions).rescaled(scale)
 
 
 def stand_in_artifact(

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.compute import BYTES
-from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
+from bitplan.encodings.base import EncodedLayer, FloatArray
 from bitplan.encodings.binary import Binary
 from bitplan.encodings.bits import elias_fano, elias_fano_size, from_elias_fano, pack_bits, packed_size, unpack_bits
+from bitplan.encodings.channel_numbers import round_to_half
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.encodings.channel_numbers import HALVES, ChannelNumbers, round_to_half
 from bitplan.network import WeightShape
 from bitplan.variant import F32, FLOAT32, U1, U2, U4, U8, Variant
 
@@ -32,7 +33,8 @@ class EncodedLayer:
     levels: int8 [out, in / groups, height, width] (of floats: empty); scale, bias: float32 [out];
     kept_positions: places (in the C-order weight, ascending) of the weights whose levels are stored one by one;
     values: float32 weight of a layer of floats (else empty);
-    code: the stored bytes of an encoding whose levels follow from them, but not they from its levels (xor; else empty).
+    code: the stored bytes of an encoding whose levels follow from them, but not they from its levels (xor; else empty);
+    numbers: how the file holds scale and bias (not of a layer of floats).
     """
 
     variant: Variant
@@ -43,6 +45,7 @@ class EncodedLayer:
     kept_positions: NDArray[np.int64] = field(default_factory=lambda: NO_POSITIONS)
     values: FloatArray = field(default_factory=lambda: NO_VALUES)
     code: NDArray[np.uint8] = field(default_factory=lambda: NO_CODE)
+    numbers: ChannelNumbers = HALVES
 
     @cached_property
     def weight(self) -> FloatArray:
@@ -61,20 +64,18 @@ class EncodedLayer:
         if self.variant.activation == F32:
             values = round_to_half(self.values * gain.reshape(-1, 1, 1, 1))
             return replace(self, values=values, bias=np.asarray(bias, np.float32))
-        return replace(self, scale=round_to_half(self.scale * gain), bias=round_to_half(bias))
+        return self.rescaled(self.scale * gain, bias)
 
+    def rescaled(self, scale: NDArray[np.floating], bias: NDArray[np.floating] | None = None) -> EncodedLayer:
+        """The same codes with the nearest scale and bias [out] (default: its own) that the file can hold. Not for a layer of
+        floats."""
+        scales, biases = self.numbers.rounded(scale, self.bias if bias is None else bias, self.live)
+        return replace(self, scale=scales, bias=biases)
 
-def round_to_half(x: NDArray[np.floating]) -> FloatArray:
-    """Rounds to what the file holds: one float32 unit (the largest magnitude) times float16 ratios."""
-    unit, ratios = halves(x)
-    return (np.float32(unit) * ratios.astype(np.float32)).astype(np.float32)
-
-
-def halves(x: NDArray[np.floating]) -> tuple[np.float32, NDArray[np.float16]]:
-    """The unit and the float16 ratios of `round_to_half`."""
-    x = np.asarray(x, np.float32)
-    unit = np.float32(np.max(np.abs(x), initial=0.0)) or np.float32(1.0)
-    return unit, (x / unit).astype(np.float16)
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """Whether a channel has a level that is not zero, [out]."""
+        return np.asarray(self.levels.reshape(len(self.levels), -1).any(1))
 
 
 class Encoding(ABC):

@@ -18,8 +18,9 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
+from bitplan.encodings.base import EncodedLayer, FloatArray
 from bitplan.encodings.bits import packed_size
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.level_stream import decode, encode, lanes_for
 from bitplan.encodings.levels import ExtraLevels
@@ -41,6 +42,7 @@ class Coded(ExtraLevels):
     """The largest level."""
     loaded: ClassVar[str] = "int8"
     """The encoding that a loaded layer has."""
+    numbers = SHORT_FLOATS
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {"bits": (LEAST_BITS, 8.0)}
     variants = tuple(Variant("coded", U8, (("bits", bits),)) for bits in (1.0, 1.5, 2.0, 2.5, 3.0))
 
@@ -52,7 +54,7 @@ class Coded(ExtraLevels):
         shape = WeightShape(weight.shape[0], weight.shape[1] * groups, (weight.shape[2], weight.shape[3]), groups)
         rows = _rows(np.asarray(weight, np.float64))
         levels, scale = quantise_at_rate(rows, self.capacity(shape, variant), self.top)
-        return EncodedLayer(variant, shape, round_to_half(bias), round_to_half(scale), _tensor(levels, shape))
+        return EncodedLayer(variant, shape, bias, levels=_tensor(levels, shape), numbers=self.numbers).rescaled(scale)
 
     def in_memory(self, variant: Variant) -> Variant:
         return Variant(self.loaded, variant.activation)

@@ -11,21 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.compute import BITS, BYTES, LOOKUP, kernels_for
-from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, halves, padded, round_to_half
+from bitplan.encodings.base import EncodedLayer, Encoding, FloatArray, padded
 from bitplan.encodings.bits import pack_bits, packed_size, unpack_bits
+from bitplan.encodings.channel_numbers import HALVES, ChannelNumbers
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.order import stream_order
 from bitplan.errors import FileFormatError
 from bitplan.network import WeightShape
 from bitplan.variant import Variant
 
-HEADER = 8
-"""Bytes of the two float32 units in front of the float16 scales and biases."""
-
 
 class LevelEncoding(Encoding):
-    """Shared by all encodings but float32: [unit of scale f32][unit of bias f32][scale f16 x out][bias f16 x out]
-    [codes][extra], filled up with zeros to a multiple of eight bytes."""
+    """Shared by all encodings of levels: [scales and biases][codes][extra], filled up with zeros to a multiple of eight
+    bytes."""
+
+    numbers: ClassVar[ChannelNumbers] = HALVES
+    """How the file holds scales and biases."""
 
     sign_planes: ClassVar[int] = 1
     """Bits per weight in the kernels on signs: the sign, and another where a level can be zero."""
@@ -61,12 +62,12 @@ class LevelEncoding(Encoding):
     def quantise(self, weight: FloatArray, bias: FloatArray, variant: Variant, groups: int = 1) -> EncodedLayer:
         shape = WeightShape(weight.shape[0], weight.shape[1] * groups, (weight.shape[2], weight.shape[3]), groups)
         levels, scale = self.levels_of(np.asarray(weight, np.float32).reshape(len(weight), -1), variant)
-        return EncodedLayer(
-            variant, shape, round_to_half(bias), round_to_half(scale), levels.reshape(weight.shape).astype(np.int8)
-        )
+        levels = levels.reshape(weight.shape).astype(np.int8)
+        return EncodedLayer(variant, shape, bias, levels=levels, numbers=self.numbers).rescaled(scale)
 
     def size_bytes(self, shape: WeightShape, variant: Variant) -> int:
-        return padded(HEADER + 4 * shape.out_channels + self.code_bytes(shape.count) + self.extra_bytes(shape, variant))
+        numbers = self.numbers.size_bytes(shape.out_channels)
+        return padded(numbers + self.code_bytes(shape.count) + self.extra_bytes(shape, variant))
 
     def resident_bytes(self, shape: WeightShape, variant: Variant, kernel: str | None = None) -> int:
         multipliers_and_biases = 8 * shape.out_channels
@@ -101,10 +102,7 @@ class LevelEncoding(Encoding):
         return b""
 
     def pack(self, layer: EncodedLayer) -> bytes:
-        scale_unit, scale = halves(layer.scale)
-        bias_unit, bias = halves(layer.bias)
-        data = np.array([scale_unit, bias_unit], "<f4").tobytes()
-        data += scale.astype("<f2").tobytes() + bias.astype("<f2").tobytes()
+        data = self.numbers.pack(layer.scale, layer.bias, layer.live)
         data += self.pack_codes(layer.levels.reshape(-1)[stream_order(layer.shape)])
         data += self.pack_extra(layer)
         return data.ljust(padded(len(data)), b"\0")
@@ -114,9 +112,8 @@ class LevelEncoding(Encoding):
         if len(data) != expected:
             raise FileFormatError(f"a packed {variant} layer of {shape} has {expected} bytes, not {len(data)}")
         out = shape.out_channels
-        units = np.frombuffer(data, "<f4", 2)
-        ratios = np.frombuffer(data, "<f2", 2 * out, HEADER).astype(np.float32)
-        start = HEADER + 4 * out
+        scale, bias = self.numbers.unpack(data, out)
+        start = self.numbers.size_bytes(out)
         end = start + self.code_bytes(shape.count)
         levels = np.empty(shape.count, np.int8)
         levels[stream_order(shape)] = self.unpack_codes(data[start:end], shape.count)
@@ -124,9 +121,10 @@ class LevelEncoding(Encoding):
         layer = EncodedLayer(
             variant,
             shape,
-            bias=units[1] * ratios[out:],
-            scale=units[0] * ratios[:out],
+            bias=bias,
+            scale=scale,
             levels=levels.reshape(out, shape.in_channels // shape.groups, height, width),
+            numbers=self.numbers,
         )
         return self.unpack_extra(data[end:], layer)
 

@@ -17,7 +17,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings.base import EncodedLayer, FloatArray, halves, padded, round_to_half
+from bitplan.encodings.base import EncodedLayer, FloatArray, padded
+from bitplan.encodings.channel_numbers import halves, round_to_half
 from bitplan.encodings.float32 import Float32
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.levels import ExtraLevels, best_scale

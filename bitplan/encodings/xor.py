@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.encodings.base import EncodedLayer, FloatArray, round_to_half
+from bitplan.encodings.base import EncodedLayer, FloatArray
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.encodings.order import stream_order
 from bitplan.encodings.ternary import Ternary
 from bitplan.encodings.trellis import nearest_registers
@@ -46,6 +47,7 @@ SAMPLE = 4096
 class Xor(Ternary):
     name: ClassVar[str] = "xor"
     number: ClassVar[int] = 10
+    numbers = SHORT_FLOATS
     parameters: ClassVar[Mapping[str, tuple[float, float]]] = {"bits": (0.2, 1.5)}
     variants = tuple(Variant("xor", U8, (("bits", bits),)) for bits in RATES)
 
@@ -71,11 +73,11 @@ class Xor(Ternary):
         return EncodedLayer(
             variant,
             shape,
-            round_to_half(bias),
-            round_to_half(scale),
-            levels.reshape(weight.shape),
+            bias,
+            levels=levels.reshape(weight.shape),
             code=with_header(code, density),
-        )
+            numbers=self.numbers,
+        ).rescaled(scale)
 
     def in_memory(self, variant: Variant) -> Variant:
         return Variant("ternary", variant.activation)
@@ -86,7 +88,8 @@ class Xor(Ternary):
         """A layer of a random code, without bias, whose weights have the root mean square `spread`."""
         code = rng.integers(0, 256, code_size(shape.count, rate_of(variant)), np.uint8)
         size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
-        blank = EncodedLayer(variant, shape, np.zeros(shape.out_channels, np.float32), levels=np.zeros(size, np.int8))
+        zero = np.zeros(shape.out_channels, np.float32)
+        blank = EncodedLayer(variant, shape, zero, zero, np.zeros(size, np.int8), numbers=self.numbers)
         layer = decoded(blank, with_header(code, density_of(variant)))
         share = max(float(np.abs(layer.levels).mean()), 1 / shape.count)
         return replace(layer, scale=np.full(shape.out_channels, spread / sqrt(share), np.float32))

@@ -8,6 +8,7 @@
 
 #include "aligned_buffer.h"
 #include "bytes.h"
+#include "channel_numbers.h"
 #include "codec.h"
 #include "coded_levels.h"
 #include "error.h"
@@ -16,7 +17,7 @@
 namespace bitplan {
 namespace {
 
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kVersion = 4;
 constexpr std::size_t kHeaderBytes = 112;
 constexpr char kMagic[8] = {'B', 'I', 'T', 'P', 'L', 'A', 'N', '\0'};
 constexpr std::uint64_t kMaxArenaBytes = std::uint64_t(1) << 40;  // of a whole batch
@@ -106,18 +107,18 @@ Range read_range(Cursor& records, Format format, const char* what) {
   return {scale, halves ? 0.5f * float(zero_point) : float(zero_point)};
 }
 
-void read_weight(Cursor& graph, Weight& weight) {
-  const unsigned encoding = graph.get<std::uint8_t>("a weight's record");
+void read_weight(Cursor& records, Weight& weight) {
+  const unsigned encoding = records.get<std::uint8_t>("a weight's record");
   if (encoding >= kCodecs.size())
     throw FormatError(text("unknown encoding number ", encoding, "; this version knows 0 to ", kCodecs.size() - 1));
   weight.encoding = std::uint8_t(encoding);
   weight.codec = kCodecs[encoding].codec;
-  const unsigned kernel = graph.get<std::uint8_t>("a weight's record");
+  const unsigned kernel = records.get<std::uint8_t>("a weight's record");
   if (kernel >= kKernelNames.size())
     throw FormatError(text("unknown kernel number ", kernel, "; this version knows 0 to ", kKernelNames.size() - 1));
   weight.kernel = Kernel(kernel);
-  weight.number = graph.get<std::uint32_t>("a weight's record");
-  weight.size = graph.get<std::uint32_t>("a weight's record");
+  weight.number = records.get<std::uint32_t>("a weight's record");
+  weight.size = records.get<std::uint32_t>("a weight's record");
 }
 
 void read_fields(Cursor& graph, Node& node) {
@@ -297,7 +298,7 @@ void check_size(const Artifact& artifact, std::size_t number) {
   if (!coded && weight.size != expected)
     throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,
                            " of its shape needs ", expected));
-  const std::size_t scales = kUnitBytes + 4 * weight.shape.out;
+  const std::size_t scales = coded ? channel_number_bytes(info, weight.shape.out) : 0;
   if (coded && (weight.size % 8 != 0 || weight.size <= scales ||
                 weight.shape.count() / kMostLevelsPerByte > weight.size - scales))
     throw FormatError(text(describe(artifact, number), ": its weights have ", weight.size, " bytes; ", info.name,

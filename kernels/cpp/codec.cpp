@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "aligned_buffer.h"
+#include "channel_numbers.h"
 #include "even_levels.h"
 #include "pruned.h"
 #include "xor_network.h"
@@ -48,7 +49,7 @@ std::size_t elias_fano_bytes(std::size_t k, std::size_t n) {
 std::size_t packed_layer_bytes(const CodecInfo& info, const LayerShape& shape, std::size_t number) {
   const Codec codec = info.codec;
   const bool floats = codec == Codec::float32, pruned = info.storage == Storage::pruned;
-  std::size_t bytes = 4 * shape.out + (!floats ? kUnitBytes : pruned ? kFloatUnitBytes : 0);
+  std::size_t bytes = floats ? 4 * shape.out + (pruned ? kFloatUnitBytes : 0) : channel_number_bytes(info, shape.out);
   if (pruned)
     bytes += (floats ? 2 : 1) * number + mask_bytes(number, shape.count());
   else if (info.storage == Storage::xor_network)

@@ -40,7 +40,6 @@ constexpr std::array<CodecInfo, 15> kCodecs = {{
     {Codec::apb, "apb4", Storage::plain, 3},
 }};
 
-constexpr std::size_t kUnitBytes = 8;       // the f32 units of scale and bias
 constexpr std::size_t kUnitLevelBytes = 1;  // apb: the unit of its levels, before the kept ones
 
 // Bytes of n codes of so many bits. No n overflows it.

@@ -1,5 +1,6 @@
 #include "even_levels.h"
 
+#include "bits.h"
 #include "require.h"
 
 namespace bitplan {
@@ -11,12 +12,7 @@ void read_even_levels(Bytes stored, std::size_t bits, std::size_t n, std::int8_t
           text("its levels of ", bits, " bits go from ", lowest, " in steps of ", step, " to ", highest,
                "; expected -127 to 127, in steps of at least 1"));
   const std::uint8_t* const packed = stored.data() + kEvenHeaderBytes;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::size_t bit = i * bits, shift = bit % 8;
-    unsigned code = packed[bit / 8] >> shift;
-    if (shift + bits > 8) code |= unsigned(packed[bit / 8 + 1]) << (8 - shift);
-    levels[i] = std::int8_t(lowest + step * int(code & unsigned(codes - 1)));
-  }
+  for (std::size_t i = 0; i < n; ++i) levels[i] = std::int8_t(lowest + step * int(bits_at(packed, i * bits, bits)));
 }
 
 }  // namespace bitplan

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "bits.h"
 #include "codec.h"
 #include "error.h"
 
@@ -19,15 +20,11 @@ std::vector<std::uint64_t> read_elias_fano(Bytes data, std::size_t k, std::size_
   const std::size_t shift = elias_fano_shift(k, n), low_bytes = (k * shift + 7) / 8;
   const Bytes high = data.subspan(low_bytes);
   positions.reserve(k);
-  std::size_t low_bit = 0;
   for (std::size_t bit = 0; bit < 8 * high.size(); ++bit) {
-    if (!(high[bit / 8] >> (bit % 8) & 1)) continue;
+    if (!bit_at(high.data(), bit)) continue;
     const std::size_t i = positions.size();
     if (i == k) throw FormatError(text("the positions of kept weights hold more than the ", k, " announced"));
-    std::uint64_t low = 0;
-    for (std::size_t j = 0; j < shift; ++j, ++low_bit)
-      low |= std::uint64_t(data[low_bit / 8] >> (low_bit % 8) & 1) << j;
-    const std::uint64_t position = (std::uint64_t(bit - i) << shift) + low;
+    const std::uint64_t position = (std::uint64_t(bit - i) << shift) + bits_at(data.data(), i * shift, shift);
     if (position >= n || (i > 0 && position <= positions.back()))
       throw FormatError("the positions of kept weights are not ascending or leave the layer");
     positions.push_back(position);
@@ -69,8 +66,8 @@ StoredKept read_kept(Bytes data, std::size_t kept, std::size_t n, std::size_t bi
     if (bits == 8) {
       level = std::int8_t(levels[i]);
     } else {
-      for (std::size_t j = 0; j < bits; ++j) level |= int(levels[(i * bits + j) / 8] >> ((i * bits + j) % 8) & 1) << j;
-      if (!(codes[at / 8] >> (at % 8) & 1)) level = -level;
+      level = int(bits_at(levels.data(), i * bits, bits));
+      if (!bit_at(codes.data(), at)) level = -level;
     }
     if (level < -top || level > top)
       throw FormatError(text("the level of a kept weight is ", level, "; expected -", top, " to ", top));

@@ -3,31 +3,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
+#include "bits.h"
 #include "bytes.h"
+#include "channel_numbers.h"
 #include "codec.h"
 #include "coded_levels.h"
 #include "error.h"
 #include "even_levels.h"
 #include "pruned.h"
+#include "require.h"
 #include "sign_weights.h"
 #include "xor_network.h"
 
 namespace bitplan {
 namespace {
-
-float finite(float value, const char* what) {
-  if (!std::isfinite(value)) throw FormatError(text(what, " is ", value, "; expected a finite number"));
-  return value;
-}
-
-// unit x ratio, ratio by ratio.
-std::vector<float> read_halves(Bytes data, float unit, std::size_t n, const char* what) {
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i)
-    values[i] = finite(unit * half_to_float(load<std::uint16_t>(data.data() + 2 * i)), what);
-  return values;
-}
 
 // Five base-3 digits in a byte become two bits each.
 void repack_ternary(Bytes stored, std::size_t n, std::uint8_t* resident) {
@@ -197,7 +188,8 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   const LayerShape& shape = layer.shape;
   const std::size_t n = shape.count(), out = shape.out;
   const Bytes data = node.weight.data;
-  const Storage storage = kCodecs[node.weight.encoding].storage;
+  const CodecInfo& info = kCodecs[node.weight.encoding];
+  const Storage storage = info.storage;
   if (layer.codec == Codec::float32) {
     if (storage == Storage::pruned) {
       const AlignedBuffer dense = dense_floats(data, out, node.weight.number, n);
@@ -207,15 +199,14 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
     }
     return layer;
   }
-  const float scale_unit = finite(load<float>(data.data()), "the unit of the scales");
-  const float bias_unit = finite(load<float>(data.data() + 4), "the unit of the biases");
-  layer.multiplier = read_halves(data.subspan(kUnitBytes), scale_unit, out, "a scale");
-  layer.bias = read_halves(data.subspan(kUnitBytes + 2 * out), bias_unit, out, "a bias");
+  ChannelNumbers numbers = read_channel_numbers(info, data, out);
+  layer.multiplier = std::move(numbers.scale);
+  layer.bias = std::move(numbers.bias);
   for (float& multiplier : layer.multiplier) multiplier = finite(multiplier * range.scale, "a scale");
 
-  const std::size_t behind = data.size() - kUnitBytes - 4 * out;
-  const std::size_t stored = storage == Storage::plain ? stored_code_bytes(layer.codec, n) : behind;
-  const Bytes codes = data.subspan(kUnitBytes + 4 * out, stored);
+  const Bytes behind = data.subspan(channel_number_bytes(info, out));
+  const std::size_t stored = storage == Storage::plain ? stored_code_bytes(layer.codec, n) : behind.size();
+  const Bytes codes = behind.subspan(0, stored);
   layer.codes = AlignedBuffer(resident_code_bytes(layer.codec, n));
   if (storage == Storage::entropy) {
     read_coded(layer, codes);
@@ -233,8 +224,7 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   }
   StoredKept kept;
   if (layer.codec == Codec::apb) {
-    kept = read_kept(data.subspan(kUnitBytes + 4 * out + stored), node.weight.number, n,
-                     kCodecs[node.weight.encoding].kept_bits, codes);
+    kept = read_kept(behind.subspan(stored), node.weight.number, n, info.kept_bits, codes);
     layer.unit = kept.unit;
     if (!shape.depthwise()) layer.kept_levels = by_panel(shape, kept.weights);
   }
@@ -254,7 +244,7 @@ Layer prepare_layer(const Node& node, const Range& range, const KernelTable& ker
   else
     pack_lookup_weights(layer, kernels);
   if (layer.codec == Codec::apb)
-    layer.kept_residuals = by_channel(shape, kept, [&](std::size_t i) { return codes[i / 8] >> (i % 8) & 1; });
+    layer.kept_residuals = by_channel(shape, kept, [&](std::size_t i) { return bit_at(codes.data(), i); });
   layer.codes = {};
   return layer;
 }

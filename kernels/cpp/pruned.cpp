@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bits.h"
 #include "bytes.h"
 #include "codec.h"
 #include "kept.h"
@@ -21,7 +22,7 @@ std::vector<std::uint64_t> read_mask(Bytes data, std::size_t kept, std::size_t n
   positions.reserve(kept);
   std::size_t marked = 0;
   for (std::size_t bit = 0; bit < 8 * data.size(); ++bit) {
-    if (!(data[bit / 8] >> (bit % 8) & 1)) continue;
+    if (!bit_at(data.data(), bit)) continue;
     if (++marked <= kept && bit < n) positions.push_back(bit);
   }
   require(marked == kept && positions.size() == kept,

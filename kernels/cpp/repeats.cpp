@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bits.h"
 #include "error.h"
 
 namespace bitplan {
@@ -9,23 +10,17 @@ namespace {
 
 constexpr std::size_t kLongestCopy = 64;
 
-// Bits from the least significant end of each byte.
 class BitReader {
  public:
   explicit BitReader(Bytes data) : data_(data) {}
 
-  std::size_t bit() {
-    if (at_ == 8 * data_.size()) throw FormatError("the structure ends inside a token");
-    const std::size_t found = data_[at_ / 8] >> (at_ % 8) & 1;
-    ++at_;
-    return found;
+  std::size_t bits(std::size_t count) {
+    if (count > left()) throw FormatError("the structure ends inside a token");
+    at_ += count;
+    return bits_at(data_.data(), at_ - count, count);
   }
 
-  std::size_t bits(std::size_t count) {
-    std::size_t found = 0;
-    for (std::size_t i = 0; i < count; ++i) found |= bit() << i;
-    return found;
-  }
+  bool bit() { return bits(1); }
 
   // Elias' gamma code of a number below 2^32.
   std::size_t gamma() {
@@ -35,14 +30,12 @@ class BitReader {
     return std::size_t(1) << more | bits(more);
   }
 
-  bool at_end() {
-    if (8 * data_.size() - at_ >= 8) return false;
-    while (at_ < 8 * data_.size())
-      if (bit()) return false;
-    return true;
-  }
+  // Nothing is left but the rest of a byte, of zeros.
+  bool at_end() { return left() < 8 && bits(left()) == 0; }
 
  private:
+  std::size_t left() const { return 8 * data_.size() - at_; }
+
   Bytes data_;
   std::size_t at_ = 0;
 };

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.subject import Subject
 from bitplan.variant import F32, FLOAT32
 
@@ -49,7 +48,7 @@ def correct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
     gain = statistics.gain()
     if layer.variant.activation != F32:
         # What the file can hold decides; the bias then makes up for the rounding of the scale.
-        wanted = round_to_half(layer.scale * gain)
+        wanted = layer.rescaled(layer.scale * gain).scale
         gain = np.where(layer.scale > 0, wanted / np.where(layer.scale > 0, layer.scale, 1), 1)
     bias = statistics.mean_full - gain * (statistics.mean_quantised - layer.bias)
     return layer.corrected(gain.astype(np.float32), bias.astype(np.float32))

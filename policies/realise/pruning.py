@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
+from bitplan.encodings.channel_numbers import round_to_half
 from bitplan.encodings.mask import largest
 from bitplan.encodings.pruned import TOP, kept_weights
 from bitplan.policies.realise.rounding import Doubles, Problem, descend, error_feedback, spreading
@@ -127,9 +127,7 @@ def pruned(problem: Problem, like: EncodedLayer, rule: str = "reconstruction") -
     if not whole:
         weight = scale[..., None] * levels
         return replace(like, values=round_to_half(weight.reshape(like.values.shape)))
-    return replace(
-        like, levels=levels.reshape(like.levels.shape).astype(np.int8), scale=round_to_half(scale.reshape(-1))
-    )
+    return replace(like, levels=levels.reshape(like.levels.shape).astype(np.int8)).rescaled(scale.reshape(-1))
 
 
 def at_share(problem: PrunedProblem, scale: Doubles, kept: int) -> Found:

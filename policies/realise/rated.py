@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.rate_distortion import MULTIPLIER
 from bitplan.policies.realise.moments import Doubles
@@ -84,7 +83,7 @@ def rated(encoding: Coded, problem: Problem, fresh: EncodedLayer) -> EncodedLaye
             error = problem.error(found, fitted).sum()
             if error < least:
                 best, least = (found, fitted), error
-    return replace(fresh, levels=best[0].reshape(size).astype(np.int8), scale=round_to_half(best[1].reshape(-1)))
+    return replace(fresh, levels=best[0].reshape(size).astype(np.int8)).rescaled(best[1].reshape(-1))
 
 
 def within(problem: RatedProblem, scale: Doubles, allowed: float) -> tuple[Doubles, Doubles]:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.encodings import EncodedLayer, encoding_of
-from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.grid import Grid
 from bitplan.encodings.levels import LevelEncoding
@@ -87,18 +86,13 @@ def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float
     found = searched(problem, Candidate.of(fresh, target.shape))
     if len(fresh.kept_positions):
         fresh, found = best_kept(encoding, problem, fresh, found)
-    new = replace(
-        fresh, levels=found.levels.reshape(size).astype(np.int8), scale=round_to_half(found.scale.reshape(-1))
-    )
+    new = replace(fresh, levels=found.levels.reshape(size).astype(np.int8)).rescaled(found.scale.reshape(-1))
     before, after = (moments.error(Candidate.of(x, target.shape).rows) for x in (layer, new))
     if len(fresh.kept_positions):
         return new if after.sum() <= before.sum() else layer
     better = (after <= before).reshape(-1)
-    return replace(
-        new,
-        levels=np.where(better.reshape(-1, 1, 1, 1), new.levels, layer.levels),
-        scale=round_to_half(np.where(better, new.scale, layer.scale)),
-    )
+    levels = np.where(better.reshape(-1, 1, 1, 1), new.levels, layer.levels)
+    return replace(new, levels=levels).rescaled(np.where(better, new.scale, layer.scale))
 
 
 def coded_together(moments: InputMoments, problem: Problem, layer: EncodedLayer, fresh: EncodedLayer) -> EncodedLayer:
@@ -109,7 +103,7 @@ def coded_together(moments: InputMoments, problem: Problem, layer: EncodedLayer,
         new = rated(encoding, problem, fresh)
     else:
         start = Candidate.of(fresh, problem.target.shape)
-        new = replace(fresh, scale=round_to_half(problem.fitted_scale(start.levels, start.scale).reshape(-1)))
+        new = fresh.rescaled(problem.fitted_scale(start.levels, start.scale).reshape(-1))
     return unless_worse(moments, layer, new)
 
 

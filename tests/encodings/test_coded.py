@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from bitplan.encodings import BY_NAME, encoding_of
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.frequencies import TOTAL, Tables, frequencies, law
 from bitplan.encodings.level_stream import best_model, decode, encode, lanes_for, read_head
@@ -210,7 +211,9 @@ def test_levels_beyond_an_encoding_are_refused() -> None:
     variant, shape = Variant.parse("codedternary:bits=8"), WeightShape(2, 6)
     packed = bytearray(coded("codedternary").size_bytes(shape, variant))
     stream = encode(np.full((2, 6), 2, np.int8), 1)
-    packed[16 : 16 + len(stream)] = stream
+    zeros = np.zeros(2, np.float32)
+    head = SHORT_FLOATS.pack(zeros, zeros, zeros > 0)
+    packed[: len(head) + len(stream)] = head + stream
     with pytest.raises(FileFormatError, match="a level of 2 in a codedternary layer"):
         coded("codedternary").unpack(bytes(packed), shape, variant)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitplan.encodings import BY_NAME, encoding_of
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.encodings.trellis import nearest_registers
 from bitplan.encodings.xor import Xor
 from bitplan.encodings.xor_network import (
@@ -138,6 +139,6 @@ def test_a_network_of_density_zero_is_refused() -> None:
     shape = WeightShape(8, 8)
     layer = Xor().random_layer(shape, QUARTER, 1.0, np.random.default_rng(0))
     packed = bytearray(Xor().pack(layer))
-    packed[8 + 4 * 8 + 1] = 0
+    packed[SHORT_FLOATS.size_bytes(8) + 1] = 0
     with pytest.raises(FileFormatError, match="density of an xor layer is 0"):
         Xor().unpack(bytes(packed), shape, QUARTER)

@@ -97,7 +97,7 @@ def test_random_graphs_are_refused(graph: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "layout", "value", "words"),
     [
-        (8, "I", 2, ["version 2", "reads version 3"]),
+        (8, "I", 3, ["version 3", "reads version 4"]),
         (12, "I", 96, ["96", "112"]),
         (16, "Q", 12, ["header says 12"]),
         (24, "Q", 2**63, ["do not add up"]),

@@ -10,6 +10,7 @@ from math import nan
 import numpy as np
 import pytest
 
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.formats import Formats, derive_formats
 from bitplan.kernels import artifact
 from bitplan.kernels.arena import Arena, plan_arena, value_bytes
@@ -272,7 +273,11 @@ def test_packed_weights_are_checked() -> None:
 
 def test_codes_of_xor_layers_are_checked() -> None:
     data, at = one_layer(XOR)
-    refused(patched(data, at + 8 + 80 + 1, "B", 0), "'op'", "density of its network is 0; expected 1 to 255")
+    refused(
+        patched(data, at + SHORT_FLOATS.size_bytes(20) + 1, "B", 0),
+        "'op'",
+        "density of its network is 0; expected 1 to 255",
+    )
     record = weight_record_of(data)
     refused(patched(data, record + 2, "I", 0), "'op'", "rate of its code is 0 sixteenths; expected 1 to 96")
     refused(patched(data, record + 2, "I", 97), "rate of its code is 97")
@@ -285,7 +290,16 @@ def test_damaged_xor_layers_never_crash() -> None:
     for position in range(record_of(data, "op"), len(data)):
         for value in (0, 1, 255, data[position] ^ 1 << position % 8):
             survives(patched(data, position, "B", value))
-    assert survives(patched(data, at + 8 + 80 + 2, "20s", b"\xff" * 20))  # every code stands for some weights
+    assert survives(
+        patched(data, at + SHORT_FLOATS.size_bytes(20) + 2, "20s", b"\xff" * 20)
+    )  # every code stands for some weights
+
+
+@pytest.mark.parametrize(("scales", "biases"), [(2, 4), (8, 4), (5, 1), (5, 7)])
+def test_mantissas_of_short_floats_are_checked(scales: int, biases: int) -> None:
+    data, at = one_layer(XOR)
+    words = f"scales have a mantissa of {scales} bits and its biases one of {biases}; expected 3 to 7 and 2 to 6"
+    refused(patched(data, at + 8, "B", scales + 16 * biases), "'op'", words)
 
 
 def test_kept_weights_are_checked() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitplan.encodings import level_stream
+from bitplan.encodings.channel_numbers import SHORT_FLOATS
 from bitplan.errors import FileFormatError
 from bitplan.kernels._runtime import decode_levels
 from bitplan.variant import Variant
@@ -77,7 +78,7 @@ def test_every_truncated_stream_is_refused() -> None:
 )
 def test_errors_of_a_layer_name_it(text: str, at: int, value: int, words: list[str]) -> None:
     data, start = one_layer(Variant.parse(text))
-    place = start + 8 + 4 * 20 + at if at >= 0 else len(data) - 1
+    place = start + SHORT_FLOATS.size_bytes(20) + at if at >= 0 else len(data) - 1
     refused(patched(data, place, "B", value), *words)
 
 

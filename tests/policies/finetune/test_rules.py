@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -67,7 +69,7 @@ class TestRules:
         encoding = encoding_of(variant)
         if isinstance(encoding, Coded):
             moved = encoding.shrink(moved, variant)
-        start = EncodedLayer(variant, layer.shape, layer.bias, layer.scale, moved)
+        start = replace(layer, levels=moved)
         assert np.array_equal(rule_for(weights(), layer, start, Settings()).encoded(ONES, ZEROS).levels, moved)
 
     def test_what_was_trained_packs_and_unpacks(self, variant: Variant) -> None:
@@ -114,7 +116,7 @@ def test_apb_begins_with_the_weights_that_recovery_kept_and_holds_on_to_them() -
     positions = np.arange(5, 5 + 30 * len(layer.kept_positions), 30)  # not those farthest from the magnitude
     levels = np.where(layer.levels < 0, -20, 20).astype(np.int8)
     levels.reshape(-1)[positions] = np.linspace(-60, 60, len(positions)).astype(np.int8)
-    start = EncodedLayer(variant, layer.shape, layer.bias, layer.scale, levels, kept_positions=positions)
+    start = replace(layer, levels=levels, kept_positions=positions)
     rule = rule_for(weights(), layer, start, Settings(apb_kept="start"))
     with torch.no_grad():
         assert np.allclose(rule().numpy(), start.weight, rtol=1e-5)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import Apb as ApbEncoding
-from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.gradients import binarise_near, straight_through
 from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule
 
@@ -115,10 +114,5 @@ class Apb(Rule):
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         binarised = torch.where(self.latent < 0, -self.magnitude, self.magnitude)
         levels = torch.where(near, binarised, self.levels_of_kept()).numpy().astype(np.int8)
-        return replace(
-            self.start,
-            bias=round_to_half(bias),
-            scale=round_to_half(scale * np.float32(float(self.alpha))),
-            levels=levels,
-            kept_positions=np.flatnonzero(~near.numpy().reshape(-1)),
-        )
+        trained = replace(self.start, levels=levels, kept_positions=np.flatnonzero(~near.numpy().reshape(-1)))
+        return trained.rescaled(scale * np.float32(float(self.alpha)), bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.gradients import straight_through
 
 Floats = NDArray[np.float32]
@@ -100,7 +100,7 @@ class Rule(nn.Module, ABC):
         """The layer as the file holds it, its scale times `gain` [out], with this bias [out]."""
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         levels = self.ratio().numpy().round().astype(np.int8)
-        return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
+        return replace(self.start, levels=levels).rescaled(scale, bias)
 
 
 def within_cells(latent: Tensor, low: Tensor, high: Tensor) -> Tensor:

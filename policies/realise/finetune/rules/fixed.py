@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule
 
 
@@ -37,4 +34,4 @@ class Fixed(Rule):
     @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
-        return replace(self.start, scale=round_to_half(scale), bias=round_to_half(bias))
+        return self.start.rescaled(scale, bias)

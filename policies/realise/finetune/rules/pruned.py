@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
+from bitplan.encodings.channel_numbers import round_to_half
 from bitplan.policies.realise.finetune.rules.base import Floats
 from bitplan.policies.realise.finetune.rules.floats import Floats32
 from bitplan.policies.realise.finetune.rules.grid import Grid

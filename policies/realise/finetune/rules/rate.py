@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
-from bitplan.encodings.base import round_to_half
 from bitplan.encodings.coded import Coded
 from bitplan.policies.realise.finetune.rules.base import Floats, Rule, level_of, within_cells
 
@@ -125,4 +126,4 @@ class UnderRate(Rule):
         ideal = self.position()
         levels = self.levels(ideal).numpy().astype(np.int8)
         levels = self.encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
-        return EncodedLayer(self.start.variant, self.start.shape, round_to_half(bias), round_to_half(scale), levels)
+        return replace(self.start, levels=levels).rescaled(scale, bias)
