@@ -36,7 +36,7 @@ Images = NDArray[np.generic]
 OnEpoch = Callable[[int, Epoch], None]
 """Called with the number of the epoch (0: the start) and what it came to."""
 
-TRAINED_BY = 3
+TRAINED_BY = 4
 """In the keys of checkpoints: raised with every change of what a step does, so that no training goes on from another one's."""
 
 CORRECTED_ON = 512

@@ -123,6 +123,20 @@ def test_apb_begins_with_the_weights_that_recovery_kept_and_holds_on_to_them() -
     assert np.array_equal(trained(rule).encoded(ONES, ZEROS).kept_positions, positions)
 
 
+def test_a_kept_weight_beyond_the_last_level_is_not_drawn_further() -> None:
+    variant = Variant("apb4", parameters=(("kept", 0.03),))
+    layer = quantised(variant)
+    rule = rule_for(weights(), layer, layer, Settings(apb_kept="start"))
+    first, second = layer.kept_positions[:2]
+    with torch.no_grad():
+        rule.latent.view(-1)[first] = 8 / rule.magnitude  # its levels reach to 7
+        rule.latent.view(-1)[second] = 7.2 / rule.magnitude
+    rule().sum().backward()
+    assert rule.latent.grad is not None
+    assert (rule.latent.grad.reshape(-1) == 0).sum() == 1
+    assert rule.latent.grad.reshape(-1)[first] == 0
+
+
 def test_a_smaller_delta_than_alpha_is_no_trap() -> None:
     variant = Variant("apb", parameters=(("kept", 0.03),))
     layer = quantised(variant)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bitplan.encodings import EncodedLayer, encoding_of
 from bitplan.encodings.apb import Apb as ApbEncoding
-from bitplan.policies.realise.finetune.gradients import binarise_near, straight_through
-from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule
+from bitplan.policies.realise.finetune.gradients import binarise_near
+from bitplan.policies.realise.finetune.rules.base import INSIDE, Floats, Rule, level_of
 
 FROZEN_AT = 0.5
 """Fraction of training after which alpha and delta are constant."""
@@ -96,7 +96,8 @@ class Apb(Rule):
         frozen, near = self.progress >= FROZEN_AT, self.near()
         alpha, delta = (p.detach() if frozen else p for p in (self.alpha, self.delta))
         found = self.magnitude * binarise_near(self.latent, alpha, delta, near, self.gradient)
-        return straight_through(torch.where(near, found, self.levels_of_kept() * self.alpha), found)
+        reach = (self.top + 0.5) * float(self.alpha.detach())  # no binarised weight is that far out
+        return level_of(torch.where(near, found, self.levels_of_kept() * self.alpha), found, -reach, reach)
 
     @torch.no_grad()
     def levels_of_kept(self) -> Tensor:
