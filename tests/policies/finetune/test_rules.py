@@ -149,6 +149,15 @@ def test_a_smaller_delta_than_alpha_is_no_trap() -> None:
     assert int((~rule.near()).sum()) == round(0.03 * 432)
 
 
+def test_pruning_begins_with_the_levels_that_recovery_chose() -> None:
+    layer = quantised(Variant("ternary"))
+    moved = layer.levels.copy()
+    moved[:, 0, 0, 0] = moved[:, 1, 1, 1]
+    rule = rule_for(weights(), layer, replace(layer, levels=moved), Settings(ternary="ptq", zeros=0.8))
+    rule.advance(0.0)
+    assert np.array_equal(rule.encoded(ONES, ZEROS).levels, moved)
+
+
 @pytest.mark.parametrize("kind", ["learned", "twn", "ptq"])
 def test_ternary_rules(kind: str) -> None:
     layer = quantised(Variant("ternary"))

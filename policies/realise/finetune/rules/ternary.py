@@ -19,9 +19,7 @@ class LearnedStep(Rule):
     counts what a longer step takes from the sum of the levels, and misses most of what it adds to it."""
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
-        low = torch.where(levels < 0, -torch.inf, levels - 0.5)
-        high = torch.where(levels > 0, torch.inf, levels + 0.5)
-        return within_cells(latent, low, high)
+        return within_half_a_step(latent, levels)
 
     def ratio(self) -> Tensor:
         r = self.steps()
@@ -41,7 +39,8 @@ class Pruned(Rule):
     """Pruning ternary quantization (arXiv 2107.10998), reconstructed: latent weights have the L2 norm of their first
     values, by channel; the smallest of the layer are zero, a fraction that grows during training from that of the start
     to `zeros`; weight decay lies in the straight-through estimator. The scale, 1 / sqrt(number of nonzeros) there with
-    batch norm behind it, is learned."""
+    batch norm behind it, is learned. It begins with the levels that recovery chose: in steps of their channel, their
+    threshold is the same in the whole layer."""
 
     PRUNED_BY = 0.6
     """Fraction of training after which the pruning ratio has its last value."""
@@ -54,6 +53,9 @@ class Pruned(Rule):
         self.first_zeros, self.last_zeros = float((start.levels == 0).mean()), zeros
         self.ratio_of_zeros = self.first_zeros
         self.norm = self.latent.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+    def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
+        return within_half_a_step(latent, levels)
 
     def advance(self, progress: float) -> None:
         # Zhu and Gupta (arXiv 1710.01878): fast while much is superfluous, slow at the end.
@@ -71,6 +73,13 @@ class Pruned(Rule):
     def constrain(self) -> None:
         norm = self.latent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         self.latent.mul_(self.norm / norm.clamp(min=1e-12))
+
+
+def within_half_a_step(latent: Tensor, levels: Tensor) -> Tensor:
+    """Latent weights in steps, with half a step as the threshold of these levels."""
+    low = torch.where(levels < 0, -torch.inf, levels - 0.5)
+    high = torch.where(levels > 0, torch.inf, levels + 0.5)
+    return within_cells(latent, low, high)
 
 
 def ternary_rule(
