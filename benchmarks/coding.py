@@ -35,7 +35,7 @@ from bitplan.variant import Variant
 Weights = NDArray[np.float32]
 Levels = NDArray[np.int8]
 SCALE_BITS = 32
-"""Of a row: 16 of its scale and 16 of its bias, as in an artifact."""
+"""Of a row, the same for all coders: 16 of its scale and 16 of its bias, as artifacts had them up to version 3."""
 
 
 @dataclass

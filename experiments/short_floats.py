@@ -3,7 +3,8 @@
     BITPLAN_TEST_DATA=DIR python -m experiments.short_floats [--networks resnet20 ...] [--policies coded:bits=1.5 ...]
 
 Every layer has the variant (int8 where it is not supported); recovery is `fast`. Columns: bytes of the file, KL to full
-precision and accuracy on the test images. Results are in `experiments/short_floats.json`.
+precision and accuracy on the test images. Results are added to `experiments/short_floats.json`, in the place of earlier ones of
+the same network and policy.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=["resnet20", "efficientnet_lite0"])
     parser.add_argument("--policies", nargs="*", default=POLICIES)
     arguments = parser.parse_args()
-    rows = []
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for case in cases(arguments.networks):
         for policy in arguments.policies:
+            rows = [row for row in rows if (row["network"], row["policy"]) != (case.name, policy)]
             rows.append(measure(case, policy))
             print(json.dumps(rows[-1]), flush=True)
             write_atomically(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())

@@ -241,8 +241,6 @@ def _parameters(encoding: Encoding, shape: WeightShape, extra: int, size: int) -
     if encoding.name == "xor":
         return (("bits", extra / SIXTEENTHS),)
     if isinstance(encoding, Coded):
-        capacity = size - encoding.numbers.size_bytes(
-            shape.out_channels
-        )  # half a byte less, so that rounding up gives it again
-        return (("bits", 8 * (capacity - 0.5) / shape.count),)
+        capacity = size - encoding.numbers.size_bytes(shape.out_channels)
+        return (("bits", 8 * (capacity - 0.5) / shape.count),)  # half a byte less: rounding up gives it again
     return ()

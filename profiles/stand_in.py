@@ -45,7 +45,8 @@ def stand_in_layer(shape: WeightShape, variant: Variant, rng: np.random.Generato
         return encoding.random_layer(shape, variant, spread, rng)
     if isinstance(encoding, Coded):  # zeros fit every rate, and the integer kernels do not look at levels
         scale = np.full(shape.out_channels, spread, np.float32)
-        return EncodedLayer(variant, shape, bias, scale, np.zeros(size, np.int8), numbers=encoding.numbers)
+        layer = EncodedLayer(variant, shape, bias, levels=np.zeros(size, np.int8), numbers=encoding.numbers)
+        return layer.rescaled(scale)
     sample = encoding.quantise(rng.standard_normal((1, 4096, 1, 1), np.float32), np.zeros(1, np.float32), variant)
     levels = np.unique(np.delete(sample.levels, sample.kept_positions))
     codes = levels[rng.integers(0, len(levels), shape.count, np.uint8)].reshape(size)

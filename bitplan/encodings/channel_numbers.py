@@ -16,7 +16,7 @@ Numbers = NDArray[np.floating]
 
 
 class ChannelNumbers(ABC):
-    """Scale and bias, float32 [out] each. What comes out of `rounded` or `unpack` stays itself under `rounded` and
+    """Scale (not negative) and bias, float32 [out] each. What comes out of `rounded` or `unpack` stays itself under `rounded` and
     `pack`."""
 
     header: ClassVar[int]
@@ -85,6 +85,8 @@ class ShortFloats(ChannelNumbers):
             raise FileFormatError(
                 f"scales with a mantissa of {scale_bits} bits and biases with one of {bias_bits}; expected 3 to 7 and 2 to 6"
             )
+        if not np.isfinite(units).all():
+            raise FileFormatError(f"units of scale and bias of {units[0]} and {units[1]}; expected finite numbers")
         codes = np.frombuffer(data, np.uint8, 2 * out, self.header).astype(np.int64)
         biases = codes[out:] % 128 * np.where(codes[out:] < 128, 1, -1)
         return _value(units[0], scale_bits, codes[:out]), _value(units[1], bias_bits, biases)
@@ -114,43 +116,50 @@ def _value(unit: np.float32, mantissa: int, codes: NDArray[np.int64]) -> FloatAr
     return np.asarray(np.float32(unit) * magnitudes * np.sign(codes).astype(np.float32), np.float32)
 
 
-def _codes(x: FloatArray, codes: int, mantissa: int) -> tuple[np.float32, NDArray[np.int64]]:
-    """Unit and signed codes of the nearest numbers."""
+def _codes(x: FloatArray, codes: int, mantissa: int, least: int) -> tuple[np.float32, NDArray[np.int64]]:
+    """Unit and signed codes of the nearest numbers, those of numbers that are not zero being at least `least`."""
     magnitudes = _magnitudes(codes, mantissa)
-    unit = _unit(float(np.max(np.abs(x), initial=0)) / magnitudes[-1])
+    unit = _unit(float(np.max(np.abs(x), initial=0)), float(magnitudes[-1]))
     ratio = np.abs(x).astype(np.float64) / float(unit)
     found = np.searchsorted((magnitudes[1:] + magnitudes[:-1]) / 2, ratio)
-    return unit, np.where(x < 0, -found, found)
+    return unit, np.sign(x).astype(np.int64) * np.maximum(found, least)
 
 
-def _unit(wanted: float) -> np.float32:
-    """Not above what is wanted, so that no product exceeds the largest number."""
-    if wanted == 0:
+def _unit(largest: float, top: float) -> np.float32:
+    """That of which the largest number is about `top`."""
+    if largest == 0:
         return np.float32(1)
-    fraction, exponent = np.frexp(max(wanted, float(np.finfo(np.float32).tiny)))
-    return np.float32(np.ldexp(np.floor(np.ldexp(fraction, UNIT_BITS)), int(exponent) - UNIT_BITS))
+    limits = np.finfo(np.float32)
+    fraction, exponent = np.frexp(max(largest / top, float(limits.tiny)))
+    unit = float(np.ldexp(np.rint(np.ldexp(fraction, UNIT_BITS)), int(exponent) - UNIT_BITS))
+    if unit * top > limits.max:
+        unit -= np.ldexp(1.0, int(exponent) - UNIT_BITS)
+    return np.float32(unit)
 
 
 def _scale_codes(scale: Numbers, live: NDArray[np.bool_]) -> tuple[np.float32, int, NDArray[np.int64]]:
-    """Of least squared relative error of the live channels, then of all."""
+    """Of least squared relative error of the live channels, then of all. A scale that is not zero stays so: a dead channel
+    can come alive again in training."""
+    scale = np.asarray(scale, np.float32)
+    if np.any(scale < 0):
+        raise ValueError(f"a scale of {scale.min()}; scales are not negative")
     relative = 1 / np.where(scale > 0, scale, 1).astype(np.float64)
-    return _best(scale, 256, SCALE_MANTISSAS, (relative * live, relative))
+    return _best(scale, 256, SCALE_MANTISSAS, 1, (relative * live, relative))
 
 
 def _bias_codes(bias: Numbers) -> tuple[np.float32, int, NDArray[np.int64]]:
     """Of least squared error."""
-    return _best(bias, 128, BIAS_MANTISSAS, (np.ones(len(bias)),))
+    return _best(np.asarray(bias, np.float32), 128, BIAS_MANTISSAS, 0, (np.ones(len(bias)),))
 
 
 def _best(
-    x: Numbers, codes: int, mantissas: range, weights: tuple[NDArray[np.float64], ...]
+    x: FloatArray, codes: int, mantissas: range, least: int, weights: tuple[NDArray[np.float64], ...]
 ) -> tuple[np.float32, int, NDArray[np.int64]]:
     """Unit, mantissa and codes for which the squared errors under each weighting are least, the first deciding first.
     Numbers that can be held exactly are, since then no error is left."""
-    x = np.asarray(x, np.float32)
     best: tuple[tuple[float, ...], tuple[np.float32, int, NDArray[np.int64]]] | None = None
     for mantissa in reversed(mantissas):
-        unit, found = _codes(x, codes, mantissa)
+        unit, found = _codes(x, codes, mantissa, least)
         error = _value(unit, mantissa, found).astype(np.float64) - x
         errors = tuple(float(((weight * error) ** 2).sum()) for weight in weights)
         if best is None or errors < best[0]:

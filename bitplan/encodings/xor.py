@@ -92,7 +92,7 @@ class Xor(Ternary):
         blank = EncodedLayer(variant, shape, zero, zero, np.zeros(size, np.int8), numbers=self.numbers)
         layer = decoded(blank, with_header(code, density_of(variant)))
         share = max(float(np.abs(layer.levels).mean()), 1 / shape.count)
-        return replace(layer, scale=np.full(shape.out_channels, spread / sqrt(share), np.float32))
+        return layer.rescaled(np.full(shape.out_channels, spread / sqrt(share), np.float32))
 
     def code_bytes(self, count: int) -> int:
         return 0

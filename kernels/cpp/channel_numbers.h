@@ -16,7 +16,7 @@ struct ChannelNumbers {
 // Their bytes; not of a layer of floats.
 std::size_t channel_number_bytes(const CodecInfo& info, std::size_t out);
 
-// Throws FormatError where a number is not finite.
+// Throws FormatError where a number is not finite, or a mantissa none of the format.
 ChannelNumbers read_channel_numbers(const CodecInfo& info, Bytes data, std::size_t out);
 
 }  // namespace bitplan

@@ -46,12 +46,13 @@ def correct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
         return layer
     statistics = Moments.of(subject, layer)
     gain = statistics.gain()
-    if layer.variant.activation != F32:
-        # What the file can hold decides; the bias then makes up for the rounding of the scale.
-        wanted = layer.rescaled(layer.scale * gain).scale
-        gain = np.where(layer.scale > 0, wanted / np.where(layer.scale > 0, layer.scale, 1), 1)
-    bias = statistics.mean_full - gain * (statistics.mean_quantised - layer.bias)
-    return layer.corrected(gain.astype(np.float32), bias.astype(np.float32))
+    if layer.variant.activation == F32:
+        bias = statistics.mean_full - gain * (statistics.mean_quantised - layer.bias)
+        return layer.corrected(gain.astype(np.float32), bias.astype(np.float32))
+    # What the file can hold decides; the bias then makes up for the rounding of the scale.
+    new = layer.rescaled(layer.scale * gain)
+    gain = np.where(layer.scale > 0, new.scale / np.where(layer.scale > 0, layer.scale, 1), 1)
+    return new.rescaled(new.scale, statistics.mean_full - gain * (statistics.mean_quantised - layer.bias))
 
 
 @dataclass

@@ -25,7 +25,7 @@ from bitplan.network import Network
 from bitplan.policies.realise.warm import WarmStart
 from bitplan.variant import Variant
 
-FORM = "bitplan trained network 2"
+FORM = "bitplan trained network 3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _read(path: Path, read: Any) -> Any:
             if metadata.get("format") != FORM:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {FORM!r}")
             return read(file, json.loads(metadata["state"]))
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError, FileFormatError) as error:
         raise FileFormatError(f"{path} is no trained network ({error}); fine-tune the policy again") from error
 
 

@@ -19,6 +19,7 @@ channels = st.shared(st.integers(1, 40), key="channels")
 scales = channels.flatmap(lambda n: arrays(np.float32, n, elements=st.floats(0, 2.0**100, width=32)))
 biases = channels.flatmap(lambda n: arrays(np.float32, n, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 live_channels = channels.flatmap(lambda n: arrays(np.bool_, n))
+live_channels_later = channels.flatmap(lambda n: arrays(np.bool_, n))
 
 
 @numbers
@@ -33,7 +34,28 @@ def test_what_was_rounded_is_packed_and_unpacked_as_it_is(
         for value, expected in zip(found, rounded, strict=True):
             assert value.dtype == np.float32
             np.testing.assert_array_equal(value, expected)
-    assert numbers.pack(*rounded, live) == numbers.pack(*numbers.rounded(*rounded, live), live)
+
+
+@numbers
+@given(scale=scales, bias=biases, live=live_channels, later=live_channels_later)
+def test_levels_that_change_later_do_not_change_what_was_rounded(
+    numbers: ChannelNumbers, scale: Floats, bias: Floats, live: NDArray[np.bool_], later: NDArray[np.bool_]
+) -> None:
+    rounded = numbers.rounded(scale, bias, live)
+    for value, expected in zip(numbers.unpack(numbers.pack(*rounded, later), len(scale)), rounded, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_dead_channel_keeps_a_scale_and_zero_stays_zero() -> None:
+    scale = np.array([*np.linspace(0.5, 1, 20), 1e-6, 0], np.float32)
+    found, _ = SHORT_FLOATS.rounded(scale, scale, scale > 0.1)
+    assert 0 < found[-2] < 0.01
+    assert found[-1] == 0
+
+
+def test_a_negative_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a scale of -0\.5"):
+        SHORT_FLOATS.pack(np.array([1, -0.5], np.float32), np.zeros(2, np.float32), np.ones(2, np.bool_))
 
 
 @pytest.mark.parametrize(("octaves", "error"), [(1, 2**-7), (3, 2**-6), (6, 2**-6), (13, 2**-5), (28, 2**-4)])

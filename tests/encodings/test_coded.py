@@ -91,7 +91,7 @@ def test_every_layer_fits_its_rate(text: str, out: int, inputs: int) -> None:
     layer = encoding.quantise(weight, np.zeros(out, np.float32), variant)
     packed = encoding.pack(layer)
     assert len(packed) == encoding.size_bytes(layer.shape, variant)
-    assert len(packed) - 8 - 4 * out <= -(-layer.shape.count * variant.parameter("bits") // 8) + 7
+    assert len(packed) - encoding.numbers.size_bytes(out) <= -(-layer.shape.count * variant.parameter("bits") // 8) + 7
     assert ((layer.weight - weight) ** 2).sum() <= (weight**2).sum()
     np.testing.assert_array_equal(encoding.unpack(packed, layer.shape, variant).levels, layer.levels)
 
