@@ -183,7 +183,7 @@ def realise(
     json_output: Json = False,
 ) -> None:
     """Carries a policy file out on the network and data given, and measures the artifact."""
-    from bitplan.finetuning import check_finetune
+    from bitplan.finetuning import check_finetune, training_images
     from bitplan.kept_profiles import keep_profiles
     from bitplan.measured import with_predictions
     from bitplan.planning_commands import policy_named
@@ -202,6 +202,8 @@ def realise(
     policy = policy_named(trial or policy_file)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
+    if config.finetune:
+        training_images(trained, config, reporter)  # what is wrong with them is found now
     policy = validate_against(policy, trained.network)
     if policy.hashes.get("network", trained.network.content_hash) != trained.network.content_hash:
         reporter.warn("the policy was made for another network with layers of the same names")

@@ -23,9 +23,10 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
 from bitplan.stage_table import measured_stage, planned_stage, stage_table
 from bitplan.trained import Trained
-from bitplan.user_code import import_function
+from bitplan.user_code import definition_of, import_function
 
 if TYPE_CHECKING:
+    from bitplan.policies.realise.finetune import Finetuned, Settings
     from bitplan.policies.realise.trained_file import Origin
     from bitplan.policies.realise.warm import WarmStart
 
@@ -76,10 +77,12 @@ def finetuned(
     from bitplan.policies.realise.warm import WarmStart
 
     images, labels = training_images(trained, config, reporter)
-    policy = before.policy
+    policy, settings = before.policy, _settings(config)
+    for option, encodings in unused_options(config, policy).items():
+        reporter.warn(f"the fine-tuning option {option} changes nothing: no layer of the policy is {encodings}")
     assert before.realisation is not None  # hybrid networks are refused with --finetune
     start = before.realisation
-    loss = checked(import_function(config.loss, "loss"), config.loss) if config.loss else None
+    function = import_function(config.loss, "loss") if config.loss else None
 
     def on_epoch(number: int, epoch: Epoch) -> None:
         loss_text = "start" if epoch.loss is None else f"epoch {number}/{config.finetune}: loss {epoch.loss:.4f}"
@@ -97,18 +100,17 @@ def finetuned(
             start,
             warm=warm,
             labels=labels,
-            settings=_settings(config),
-            loss=loss,
-            loss_name=config.loss or "",
+            settings=settings,
+            loss=checked(function, config.loss) if function and config.loss else None,
+            loss_name=definition_of(config.loss, function) if function and config.loss else "",
             checkpoint=config.output / CHECKPOINT,
             seconds=math.inf if config.finetune_time is None else config.finetune_time,
             progress=report,
             on_epoch=on_epoch,
         )
-    reporter.say(
-        f"the best epoch was {found.best_epoch} of {len(found.history) - 1}"
-        + (", with a last relative correction" if found.corrected else "")
-    )
+    if found.set_aside:
+        reporter.warn(f"the checkpoint of another training was in the way; it is kept as {found.set_aside}")
+    reporter.say(outcome_of(found, settings))
     artifact = packed(trained, policy, found.realisation, config)
     save_trained(
         config.output / TRAINED,
@@ -116,7 +118,8 @@ def finetuned(
         origin(trained, policy, artifact),
     )
     carried = measured(trained, policy, artifact, config, reporter, device, NAME)
-    carried = replace(carried, realisation=found.realisation)
+    outcome = replace(carried.outcome, recovery=before.outcome.recovery)
+    carried = replace(carried, outcome=outcome, realisation=found.realisation)
     training = {
         "epochs": len(found.history) - 1,
         "best_epoch": found.best_epoch,
@@ -131,6 +134,41 @@ def finetuned(
         "training": training,
     }
     return FineTuned(carried, stages)
+
+
+USED_BY = {
+    "ternary": ("ternary",),
+    "zeros": ("ternary",),
+    "binary": ("binary",),
+    "apb_kept": ("apb", "apb4"),
+    "apb_alpha": ("apb", "apb4"),
+}
+"""Options that act on layers of some encodings only."""
+
+
+def unused_options(config: Config, policy: Policy) -> dict[str, str]:
+    """Options that were given although no layer of the policy has an encoding that they act on, with these encodings."""
+    given = [text.partition("=")[0].strip() for text in config.finetune_options]
+    present = {variant.encoding for variant in policy.variants.values()}
+    return {name: " or ".join(USED_BY[name]) for name in given if name in USED_BY and present.isdisjoint(USED_BY[name])}
+
+
+def outcome_of(found: Finetuned, settings: Settings) -> str:
+    """Which epoch is kept, and why there were no more."""
+    epochs, best = len(found.history) - 1, found.best_epoch
+    if not epochs:
+        return "nothing was trained: all layers are float32, or the time was over before the first epoch"
+    if epochs == settings.epochs:
+        ended = ""
+    elif settings.patience and epochs - best >= settings.patience:
+        ended = f"; no better one in {settings.patience} more, so training ended (patience)"
+    else:
+        ended = f"; the time was over before epoch {epochs + 1} of {settings.epochs}"
+    if not best:
+        return f"training did not better the start in {epochs} epochs, so the start is kept{ended}"
+    return (
+        f"the best epoch was {best} of {epochs}{', with a last relative correction' if found.corrected else ''}{ended}"
+    )
 
 
 def origin(trained: Trained, policy: Policy, artifact: bytes) -> Origin:
@@ -158,7 +196,20 @@ def _images_hash(images: NDArray[Any]) -> str:
 def training_images(
     trained: Trained, config: Config, reporter: Reporter
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """Images [N, ...] and labels to train on: those of `train_data` that are no test images, or the calibration images."""
+    """Images [N, ...] and labels to train on: those of `train_data` that are no test images, or the calibration images. They
+    are loaded once, so that a caller can find what is wrong with them before anything long begins. Raises DataError."""
+    known = trained.__dict__.setdefault("training_images", {})
+    if config.train_data not in known:
+        known[config.train_data] = _loaded_images(trained, config, reporter)
+    x, y = known[config.train_data]
+    if y is None and _settings(config).task:
+        raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
+    return x, y
+
+
+def _loaded_images(
+    trained: Trained, config: Config, reporter: Reporter
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     data = trained.data
     if config.train_data is None:
         return data.calibration_x, data.calibration_y

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import io
 import logging
 import re
@@ -64,6 +66,18 @@ def import_function(spec: str, what: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = function
     return found
+
+
+def definition_of(spec: str, function: Callable[..., Any]) -> str:
+    """The name of a user's function and the SHA-256 of the file that defines it, so that results of an edited one are told
+    from those of the old; the name alone where there is no such file."""
+    try:
+        source = inspect.getsourcefile(function)
+    except TypeError:  # a class's instance, say
+        source = getattr(sys.modules.get(spec.partition(":")[0]), "__file__", None)
+    if source is None or not Path(source).is_file():
+        return spec
+    return f"{spec} {hashlib.sha256(Path(source).read_bytes()).hexdigest()}"
 
 
 def call_function(spec: str, what: str) -> Any:

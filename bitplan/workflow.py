@@ -11,7 +11,7 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config, save_resolved
 from bitplan.encodings import default_menu
 from bitplan.errors import BitplanError, InfeasibleError, UsageError
-from bitplan.finetuning import check_finetune, finetuned
+from bitplan.finetuning import check_finetune, finetuned, training_images
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.max_drop import loosest_within_drop
 from bitplan.measured import CarriedOut
@@ -121,6 +121,8 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     check_finetune(config)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
+    if config.finetune:
+        training_images(trained, config, reporter)  # what is wrong with them is found now
     if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
         raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
     device = stages.device_profile(trained, config, reporter)

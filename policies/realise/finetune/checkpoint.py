@@ -7,6 +7,7 @@ the history.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -87,6 +88,13 @@ def load_state(path: Path, key: str) -> State | None:
     return State(
         key, **groups, random=random, history=history, best_epoch=described["best_epoch"], seconds=described["seconds"]
     )
+
+
+def set_aside(path: Path) -> Path:
+    """Moves a checkpoint, which another training would overwrite, to a name of its own beside it, and returns that."""
+    numbers = itertools.count(1)
+    free = next(p for p in (path.with_stem(f"{path.stem}-{number}") for number in numbers) if not p.exists())
+    return path.rename(free)
 
 
 def copied(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from bitplan.errors import DataError, UsageError
 from bitplan.network import Network, Weights, weights_hash
 from bitplan.policies.realise.correct import correct
 from bitplan.policies.realise.finetune.augment import augmentation
-from bitplan.policies.realise.finetune.checkpoint import Epoch, State, copied, load_state
+from bitplan.policies.realise.finetune.checkpoint import Epoch, State, copied, load_state, set_aside
 from bitplan.policies.realise.finetune.held_back import HeldBack, divide
 from bitplan.policies.realise.finetune.loss import Loss, distillation
 from bitplan.policies.realise.finetune.network import TrainedNetwork
@@ -47,7 +47,8 @@ CORRECTED_ON = 512
 class Finetuned:
     """The best realisation, the history of all epochs (the first entry is the start), the number of the best one, and
     whether the last relative correction helped. `best` is what the result has on the held-back images; `floats` are the
-    layers' weights and biases before they are rounded to it, named and shaped as in Weights."""
+    layers' weights and biases before they are rounded to it, named and shaped as in Weights; `set_aside` is where the
+    checkpoint of another training went that had the name of this one's."""
 
     realisation: Realisation
     floats: dict[str, NDArray[np.float32]]
@@ -55,6 +56,7 @@ class Finetuned:
     best_epoch: int
     best: Epoch
     corrected: bool = False
+    set_aside: Path | None = None
 
 
 def finetune(
@@ -144,6 +146,7 @@ class Training:
         self.trained.observe(self._preprocessed(self.images[: 4 * self.batch]))
         optimisers = Optimisers(self.trained, self.settings)
         state = load_state(checkpoint, self.key) if checkpoint else None
+        aside = set_aside(checkpoint) if state is None and checkpoint and checkpoint.exists() else None
         if state is None:
             first = self.held_back.measure(self.start)
             nothing = copied(self.trained)
@@ -169,7 +172,7 @@ class Training:
                 state.save(checkpoint)
             if on_epoch:
                 on_epoch(len(state.history) - 1, found)
-        return self._projected(state)
+        return replace(self._projected(state), set_aside=aside)
 
     def _over(self, state: State, seconds: float) -> bool:
         done, patience = len(state.history) - 1, self.settings.patience
