@@ -14,7 +14,7 @@ from bitplan.cli_help import BriefCommand, BriefGroup, brief
 from bitplan.cli_options import Json, Quiet, WithReport, configured
 from bitplan.cli_places import main_job, planned, written
 from bitplan.cli_reporter import ProgressForm, complain, finish, form_asked, others_heard, reported, reporter_for
-from bitplan.config import Config
+from bitplan.config import COMMAND_LINE, Config
 from bitplan.errors import BitplanError, InfeasibleError
 from bitplan.failure import INTERRUPTED, ClickError, failure_of
 from bitplan.interchange_cli import export, policy_app
@@ -26,6 +26,18 @@ from bitplan.runs_cli import runs
 from bitplan.study_cli import app as study_app
 from bitplan.study_cli import realised_config
 
+OF_PLANNING = (
+    "encodings",
+    "polish",
+    "rounds",
+    "time_limit",
+    "loss_profile",
+    "link_policies",
+    "jobs",
+    "backend",
+    "cluster",
+)
+"""Options that a policy which stands already has no use for."""
 NEXT = "All options: --help-all. Next: optimize --budget 60kB, then optimize report"
 """What to do after reading the help: the embedded example, and a look at what came of it."""
 
@@ -198,6 +210,9 @@ def realise(
 
     check_output(config.output)
     check_finetune(config)
+    if useless := [name for name in OF_PLANNING if config.sources.get(name) == COMMAND_LINE]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        reporter.warn(f"realise carries out the policy as it is: {options} had to be given when it was planned")
     trial = trial_named(policy_file)
     policy = policy_named(trial or policy_file)
     stages = stages_of(config)

@@ -133,6 +133,15 @@ def test_recovery_is_chosen_and_what_each_step_gains_is_reported(tiny: Command) 
     assert fast["recovery"] == gains[:2]
 
 
+def test_options_of_planning_are_told_to_be_useless_to_a_policy(tiny: Command, command: Command) -> None:
+    assert tiny("--budget", "2kB", "--dry-run", "--link-policies", "0", "-o", "out").code == 0
+    subject = ("--model", "tiny_network:build", "--data", "data.npz", "-o", "out")
+    called = command("realise", "out/policy.json", *subject, "--polish", "3", "--time-limit", "2")
+    assert called.code in (0, 4), called.err
+    assert "--polish, --time-limit had to be given when it was planned" in called.err
+    assert "had to be given" not in command("realise", "out/policy.json", *subject).err
+
+
 def test_an_edited_policy_is_realised(tiny: Command, command: Command, folder: Path) -> None:
     tiny("--budget", "20kB", "-o", "out")
     path = folder / "out" / "policy.json"
