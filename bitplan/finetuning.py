@@ -137,7 +137,7 @@ def finetuned(
 
 
 USED_BY = {
-    "ternary": ("ternary",),
+    "ternary": ("ternary", "codedternary"),
     "zeros": ("ternary",),
     "binary": ("binary",),
     "apb_kept": ("apb", "apb4"),

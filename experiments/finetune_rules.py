@@ -45,6 +45,9 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=published")),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=frozen")),
     ("ternary", ("ternary=ptq", "zeros=0.5", "weight_decay=0.0001")),
+    ("codedternary:bits=1", ("ternary=twn",)),
+    ("codedternary:bits=1", ("ternary=ptq",)),
+    ("codedternary:bits=1", ()),
 )
 COMMON = ("bf16=true", "patience=0")
 FOLDER = Path("build/finetune-rules")

@@ -14,6 +14,7 @@ from bitplan.encodings import ENCODINGS, EncodedLayer, encoding_of, every_varian
 from bitplan.encodings.coded import Coded
 from bitplan.encodings.even import EvenLevels
 from bitplan.policies.realise.finetune.rules import RULES, Rule, UnderRate, rule_for
+from bitplan.policies.realise.finetune.rules.ternary_at_rate import MeanThresholdAtRate, PrunedAtRate
 from bitplan.policies.realise.finetune.settings import Settings
 from bitplan.variant import F32, Variant
 
@@ -158,6 +159,31 @@ def test_pruning_begins_with_the_levels_that_recovery_chose() -> None:
     assert np.array_equal(rule.encoded(ONES, ZEROS).levels, moved)
 
 
+@pytest.mark.parametrize("kind", ["twn", "ptq"])
+def test_the_papers_rules_hold_a_coded_layer_to_its_bytes(kind: str) -> None:
+    random = np.random.default_rng(0)
+    weight = random.laplace(0, 1, (32, 32, 3, 3)).astype(np.float32)
+    variant = Variant.parse("codedternary:bits=0.8")
+    layer = encoding_of(variant).quantise(weight, np.zeros(32, np.float32), variant)
+    rule = rule_for(weight, layer, layer, Settings(ternary=kind))
+    assert isinstance(rule, PrunedAtRate | MeanThresholdAtRate)
+    target = torch.from_numpy(weight)
+    optimiser = torch.optim.Adam([rule.latent, rule.rho], 0.002)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(200):
+        rule.advance(step / 200)
+        optimiser.zero_grad()
+        ((rule() - target - 3 * torch.randn(target.shape, generator=generator)) ** 2).sum().backward()
+        optimiser.step()
+        rule.constrain()
+    seen = rule.ratio().detach().numpy()
+    found = rule.encoded(np.ones(32, np.float32), np.zeros(32, np.float32))
+    assert len(encoding_of(variant).pack(found)) == encoding_of(variant).size_bytes(layer.shape, variant)
+    assert (seen != layer.levels).mean() > 0.003
+    assert (found.levels != seen).mean() < 0.03
+    assert np.count_nonzero(found.levels) > 0.95 * np.count_nonzero(layer.levels)
+
+
 @pytest.mark.parametrize("kind", ["learned", "twn", "ptq"])
 def test_ternary_rules(kind: str) -> None:
     layer = quantised(Variant("ternary"))
@@ -226,7 +252,7 @@ def test_a_coded_layer_of_mostly_zeros_is_not_made_to_fill_its_bytes() -> None:
     weight[random.random(weight.shape) < 0.95] = 0
     rule = coded_rule("codedternary:bits=1", weight)
     size = size_of(rule)
-    assert size < 0.5 * rule.allowed
+    assert size < 0.5 * rule.room.allowed
     for noise in (0.0, 0.05):
         with torch.no_grad():
             rule.latent.add_(noise * torch.randn(rule.latent.shape, generator=torch.Generator().manual_seed(0)))
@@ -243,7 +269,7 @@ def test_a_coded_layer_comes_back_to_its_bytes(factor: float) -> None:
     )
     with torch.no_grad():
         rule.latent.mul_(factor)
-    assert abs(size_of(rule) / rule.allowed - 1) > 0.2
+    assert abs(size_of(rule) / rule.room.allowed - 1) > 0.2
     for _ in range(200):
         rule.constrain()
-    assert 0.97 * rule.wanted < size_of(rule) < 1.01 * rule.allowed
+    assert 0.97 * rule.room.wanted < size_of(rule) < 1.01 * rule.room.allowed

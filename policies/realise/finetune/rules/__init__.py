@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bitplan.encodings import EncodedLayer, encoding_of
-from bitplan.encodings.coded import Coded
+from bitplan.encodings.coded import Coded, CodedTernary
 from bitplan.encodings.even import EvenLevels
 from bitplan.errors import UsageError
 from bitplan.policies.realise.finetune.rules.apb import Apb
@@ -17,6 +17,7 @@ from bitplan.policies.realise.finetune.rules.grid import Grid
 from bitplan.policies.realise.finetune.rules.pruned import Pruned, PrunedFloats
 from bitplan.policies.realise.finetune.rules.rate import UnderRate
 from bitplan.policies.realise.finetune.rules.ternary import ternary_rule
+from bitplan.policies.realise.finetune.rules.ternary_at_rate import MeanThresholdAtRate, PrunedAtRate
 from bitplan.policies.realise.finetune.settings import Settings
 
 RuleOf = Callable[[Floats, EncodedLayer, EncodedLayer, Settings], Rule]
@@ -30,6 +31,10 @@ def _grid(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: 
 def _under_rate(weight: Floats, nearest: EncodedLayer, start: EncodedLayer, settings: Settings) -> Rule:
     encoding = encoding_of(start.variant)
     assert isinstance(encoding, Coded)
+    if isinstance(encoding, CodedTernary) and settings.ternary == "ptq":
+        return PrunedAtRate(weight, nearest, start, encoding, settings.weight_decay)
+    if isinstance(encoding, CodedTernary) and settings.ternary == "twn":
+        return MeanThresholdAtRate(weight, nearest, start, encoding)
     return UnderRate(weight, nearest, start, encoding)
 
 

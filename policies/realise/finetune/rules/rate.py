@@ -22,6 +22,33 @@ PRICES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.4)
 """Squared steps per bit, of which the one is taken that explains most of the levels which recovery chose."""
 
 
+class Room:
+    """The bytes that a layer's coded levels may take, by the count of `Coded.counted`. Recovery's levels fit: what a count
+    of them is above the capacity, it is wrong by. A layer that did not fill its bytes is not made to."""
+
+    def __init__(self, encoding: Coded, start: EncodedLayer, size: float) -> None:
+        """`size`: the count of the start's levels."""
+        self.encoding, self.variant = encoding, start.variant
+        self.allowed = FILLED * max(float(encoding.capacity(start.shape, start.variant)), size)
+        self.wanted = min(self.allowed, FILLED * size)
+
+    def size(self, levels: Tensor) -> float:
+        found = levels.detach().numpy().astype(np.int8)
+        return self.encoding.counted(found, self.variant)[2] if found.any() else 1.0
+
+    def excess(self, levels: Tensor) -> float:
+        """By which fraction levels take too much, or (negative) too little; zero between."""
+        size = self.size(levels)
+        if self.wanted <= size <= self.allowed:
+            return 0.0
+        return size / (self.allowed if size > self.allowed else self.wanted) - 1
+
+    def filled(self, layer: EncodedLayer, levels: Tensor, ideal: Tensor, scale: Floats) -> EncodedLayer:
+        """The layer with levels that fit to the byte: as many as needed of these are moved towards zero."""
+        found = levels.detach().numpy().astype(np.int8)
+        return replace(layer, levels=self.encoding.shrink(found, self.variant, ideal.detach().numpy(), scale**2))
+
+
 class UnderRate(Rule):
     """Of the level nearest to a latent weight r in steps, the one below it and zero, that of least (r - q)^2 + price x
     bits(q), the bits being those of q in the weight's class of activity in the layer's entropy code
@@ -48,9 +75,7 @@ class UnderRate(Rule):
         if levels.any():
             classes, lengths, size = self.encoding.counted(self.start.levels, self.start.variant)
             self.classes, self.lengths = torch.from_numpy(classes.copy()), torch.from_numpy(lengths.astype(np.float32))
-        # Recovery's levels fit: what a count of them is above the capacity, it is wrong by.
-        self.allowed = FILLED * max(float(self.encoding.capacity(self.start.shape, self.start.variant)), size)
-        self.wanted = min(self.allowed, FILLED * size)  # a layer that did not fill its bytes is not made to
+        self.room = Room(self.encoding, self.start, size)
         self.price = PRICES[0]
         agreeing = []
         for price in PRICES:
@@ -96,11 +121,8 @@ class UnderRate(Rule):
         if int(self.done) % EVERY == 0:
             r = self.position()
             levels = self.levels(r)
-            found = levels.numpy().astype(np.int8)
-            size = self.encoding.counted(found, self.start.variant)[2] if found.any() else 1.0
-            if not self.wanted <= size <= self.allowed:
-                limit = self.allowed if size > self.allowed else self.wanted
-                self.latent.mul_(self._factor(r, levels, size / limit - 1))
+            if excess := self.room.excess(levels):
+                self.latent.mul_(self._factor(r, levels, excess))
 
     def _factor(self, r: Tensor, levels: Tensor, excess: float) -> float:
         """By which `excess` of the levels that are not zero becomes smaller, or, where it is negative, as many zeros larger.
@@ -124,6 +146,4 @@ class UnderRate(Rule):
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
         scale = (self.scale().reshape(-1).numpy() * gain).astype(np.float32)
         ideal = self.position()
-        levels = self.levels(ideal).numpy().astype(np.int8)
-        levels = self.encoding.shrink(levels, self.start.variant, ideal.numpy(), scale**2)
-        return replace(self.start, levels=levels).rescaled(scale, bias)
+        return self.room.filled(self.start, self.levels(ideal), ideal, scale).rescaled(scale, bias)

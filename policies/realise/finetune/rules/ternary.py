@@ -29,9 +29,13 @@ class LearnedStep(Rule):
 class MeanThreshold(Rule):
     """sign(latent) where |latent| exceeds 0.7 of its channel's mean, with a learned scale."""
 
+    def threshold(self) -> float:
+        """Of |latent|, in means of its channel."""
+        return TWN_THRESHOLD
+
     def ratio(self) -> Tensor:
         magnitude = self.latent.abs()
-        kept = magnitude > TWN_THRESHOLD * magnitude.mean((1, 2, 3), keepdim=True)
+        kept = magnitude > self.threshold() * magnitude.mean((1, 2, 3), keepdim=True)
         return straight_through(self.latent.sign() * kept, self.latent)
 
 
@@ -62,10 +66,14 @@ class Pruned(Rule):
         left = (1 - min(1.0, progress / self.PRUNED_BY)) ** 3
         self.ratio_of_zeros = self.last_zeros + (self.first_zeros - self.last_zeros) * left
 
+    def zeros(self) -> float:
+        """The fraction of zeros at present."""
+        return self.ratio_of_zeros
+
     def ratio(self) -> Tensor:
         latent = decayed(self.latent, self.decay)
         magnitude = self.latent.detach().abs()
-        count = round(self.ratio_of_zeros * magnitude.numel())
+        count = round(self.zeros() * magnitude.numel())
         threshold = magnitude.reshape(-1).kthvalue(count).values if count else magnitude.new_tensor(-1.0)
         return straight_through(self.latent.sign() * (magnitude > threshold), latent)
 
