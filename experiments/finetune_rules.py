@@ -5,7 +5,8 @@
 All layers have the variant but the first and the last, which are int8. `kept=fit` keeps as many weights as fit into the
 bytes of `int2`. Training begins with what `balanced` recovery made of 512 training images and is by distillation on all
 training images but 1,000 that choose the epoch; the 6,000 test images are measured once, behind everything. An interrupted
-row goes on from its checkpoint under `build/finetune-rules/`; finished rows are in `experiments/finetune_rules.json`.
+row goes on from its checkpoint under `build/finetune-rules/`; finished rows are in `experiments/finetune_rules.json`, and those of
+an earlier state of the rules (`trained_by`) are trained anew.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from bitplan.kernels.artifact import artifact_bytes
 from bitplan.network import Network
 from bitplan.policies.realise import Realisation, recover
 from bitplan.policies.realise.finetune import finetune, parse_settings
+from bitplan.policies.realise.finetune.train import TRAINED_BY
 from bitplan.recovery_names import PRESETS
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
@@ -104,6 +106,7 @@ def run(case: Case, data: Mapping[str, Any], text: str, options: tuple[str, ...]
         "options": list(options),
         "epochs": epochs,
         "images": len(data["x"]),
+        "trained_by": TRAINED_BY,
         "file_bytes": artifact_bytes(case.network, variants),
         "recovered": figures(start),
         "trained": figures(found.realisation),
@@ -127,11 +130,12 @@ def main() -> None:
         data = {name: array[: arguments.train] for name, array in data.items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
-    done = [(row["title"], row["epochs"], row["images"]) for row in rows]
+    done = [(row["title"], row["epochs"], row["images"], row.get("trained_by")) for row in rows]
     for text, given in ROWS:
         options = (*given, *arguments.option)
         title = " ".join((text, *options))
-        if arguments.only not in title or (title, arguments.epochs, len(data["x"])) in done:
+        asked = (title, arguments.epochs, len(data["x"]))
+        if arguments.only not in title or (*asked, TRAINED_BY) in done:
             continue
         print(title, flush=True)
         row = {"title": title} | run(case, data, text, options, arguments.epochs)
@@ -142,7 +146,7 @@ def main() -> None:
             f"{row['processor_seconds']:.0f} s",
             flush=True,
         )
-        rows.append(row)
+        rows = [other for other in rows if (other["title"], other["epochs"], other["images"]) != asked] + [row]
         write_atomically(LOG, (json.dumps(rows, indent=1) + "\n").encode())
 
 
