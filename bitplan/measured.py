@@ -25,10 +25,11 @@ from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, measure_policy
 from bitplan.progress import Reporter
 from bitplan.progress.passes import in_passes
-from bitplan.recovery_names import TUNE, Gain
+from bitplan.recovery_names import LAYER_STEPS, TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
+from bitplan.variant import FLOAT32
 
 if TYPE_CHECKING:
     from bitplan.policies.realise import Realisation, Recovered, Watch
@@ -95,6 +96,10 @@ def recovered(
     if found.gains:
         losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
         reporter.say(f"loss on held-back calibration images, outputs softened: {losses}")
+    elif left := [step for step in steps if step not in LAYER_STEPS and set(policy.variants.values()) != {FLOAT32}]:
+        reporter.warn(
+            f"{len(images)} calibration images are too few to hold any back: {', '.join(left)} left out; give more of them"
+        )
     return found
 
 

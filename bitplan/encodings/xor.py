@@ -59,7 +59,7 @@ class Xor(Ternary):
         spread = np.sqrt((rows.astype(np.float64) ** 2).mean(1)).astype(np.float32)
         order = stream_order(shape)
         stream, unit = rows.reshape(-1)[order], spread[order // rows.shape[1]]
-        rate, density = rate_of(variant), density_of(variant)
+        rate, density = rate_of(variant), self.density(variant)
         magnitude = 1.5
         for _ in range(2):
             sample = levels_near(stream[:SAMPLE], magnitude * unit[:SAMPLE], rate, density)[1]
@@ -79,6 +79,11 @@ class Xor(Ternary):
             numbers=self.numbers,
         ).rescaled(scale)
 
+    def density(self, variant: Variant) -> int:
+        """Of the network of new layers; the file says which one a layer has."""
+        bits, densities = zip(*DENSITIES, strict=True)
+        return round(float(np.interp(variant.parameter("bits"), bits, densities)))
+
     def in_memory(self, variant: Variant) -> Variant:
         return Variant("ternary", variant.activation)
 
@@ -90,7 +95,7 @@ class Xor(Ternary):
         size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
         zero = np.zeros(shape.out_channels, np.float32)
         blank = EncodedLayer(variant, shape, zero, zero, np.zeros(size, np.int8), numbers=self.numbers)
-        layer = decoded(blank, with_header(code, density_of(variant)))
+        layer = decoded(blank, with_header(code, self.density(variant)))
         share = max(float(np.abs(layer.levels).mean()), 1 / shape.count)
         return layer.rescaled(np.full(shape.out_channels, spread / sqrt(share), np.float32))
 
@@ -124,11 +129,6 @@ class Xor(Ternary):
 def rate_of(variant: Variant) -> int:
     """The rate in sixteenths of a bit per step."""
     return round(SIXTEENTHS * variant.parameter("bits"))
-
-
-def density_of(variant: Variant) -> int:
-    bits, densities = zip(*DENSITIES, strict=True)
-    return round(float(np.interp(variant.parameter("bits"), bits, densities)))
 
 
 def with_header(code: NDArray[np.uint8], density: int) -> NDArray[np.uint8]:

@@ -133,6 +133,14 @@ def test_recovery_is_chosen_and_what_each_step_gains_is_reported(tiny: Command) 
     assert fast["recovery"] == gains[:2]
 
 
+def test_steps_that_too_few_images_leave_out_are_told(tiny: Command) -> None:
+    called = tiny(
+        "--budget", "3kB", "--calibration-size", "4", "--recovery", "strong", "--link-policies", "0", "-o", "out"
+    )
+    assert called.code in (0, 4), called.err
+    assert "4 calibration images are too few to hold any back: tune left out" in called.err
+
+
 def test_options_of_planning_are_told_to_be_useless_to_a_policy(tiny: Command, command: Command) -> None:
     assert tiny("--budget", "2kB", "--dry-run", "--link-policies", "0", "-o", "out").code == 0
     subject = ("--model", "tiny_network:build", "--data", "data.npz", "-o", "out")
