@@ -22,6 +22,9 @@ FOLDER = Path(__file__).resolve().parent
 FULL_BYTES = 4 * 269_034
 """Of the weights and biases as float32."""
 
+COLOURS = 10
+"""Of matplotlib's cycle: later series have another marker."""
+
 Points = list[tuple[float, float]]
 """(kB of the file, accuracy in percent)."""
 
@@ -59,16 +62,17 @@ def main() -> None:
     arguments = parser.parse_args()
     full = 100 * rows("finetune_resnet20.json")[-1]["full_precision"]
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for name, points in series().items():
-        planned = name.startswith("planned")
-        axes.plot(*zip(*points, strict=True), marker="o", linestyle="-" if planned else "none", label=name)
+    for number, (name, points) in enumerate(series().items()):
+        line = "-" if name.startswith("planned") else "none"
+        marker = "o" if number < COLOURS else "s"
+        axes.plot(*zip(*points, strict=True), marker=marker, linestyle=line, label=name)
     axes.axhline(full, color="black", linewidth=1, label=f"full precision, {full:.2f} % ({FULL_BYTES / 1e3:,.0f} kB)")
     axes.set_xscale("log")
     axes.set_xticks([20, 30, 40, 50, 60, 70, 80, 100], ["20", "30", "40", "50", "60", "70", "80", "100"])
     axes.minorticks_off()
     axes.set_xlabel("kB of the file")
     axes.set_ylabel("accuracy on 6,000 test images, %")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="x-small", loc="lower right")
     figure.savefig(arguments.output, dpi=110)
 
 
