@@ -82,7 +82,10 @@ def finetuned(
         reporter.warn(f"the fine-tuning option {option} changes nothing: no layer of the policy is {encodings}")
     assert before.realisation is not None  # hybrid networks are refused with --finetune
     start = before.realisation
-    function = import_function(config.loss, "loss") if config.loss else None
+    loss, loss_name = None, ""
+    if config.loss:
+        function = import_function(config.loss, "loss")
+        loss, loss_name = checked(function, config.loss), definition_of(config.loss, function)
 
     def on_epoch(number: int, epoch: Epoch) -> None:
         loss_text = "start" if epoch.loss is None else f"epoch {number}/{config.finetune}: loss {epoch.loss:.4f}"
@@ -101,8 +104,8 @@ def finetuned(
             warm=warm,
             labels=labels,
             settings=settings,
-            loss=checked(function, config.loss) if function and config.loss else None,
-            loss_name=definition_of(config.loss, function) if function and config.loss else "",
+            loss=loss,
+            loss_name=loss_name,
             checkpoint=config.output / CHECKPOINT,
             seconds=math.inf if config.finetune_time is None else config.finetune_time,
             progress=report,
@@ -202,8 +205,7 @@ def training_images(
     if config.train_data not in known:
         known[config.train_data] = _loaded_images(trained, config, reporter)
     x, y = known[config.train_data]
-    if y is None and _settings(config).task:
-        raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
+    _settings(config).check_labels(y)
     return x, y
 
 

@@ -16,8 +16,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,12 @@ from benchmarks.networks import cifar10 as calibration_and_test
 from benchmarks.networks import images
 from bitplan.atomic_file import write_atomically
 from experiments.calibration_only import figures_of_result
+from experiments.main_job import ROOT, main_job
 
 PARAMETERS = 269_722
 RATES = (0.25, 0.35, 0.5, 0.65, 0.8, 1.0)
 MENU = ",".join(["int8,int4,coded", *(f"codedternary:bits={rate:g}" for rate in RATES)])
 """Entropy-coded ternary weights below the rates of the default menu too."""
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_suffix(".json")
 
 
@@ -71,21 +69,8 @@ def main() -> None:
     for option in ("bf16=true", "patience=0", *arguments.option):
         command += ["--finetune-option", option]
     print(" ".join(command), flush=True)
-    environment = os.environ | {"BITPLAN_TRAIN": str(arguments.train)}
-    program = [
-        sys.executable,
-        "-c",
-        "from bitplan.cli import main; main()",
-        *command[1:],
-        "--json",
-        "--progress",
-        "plain",
-    ]
-    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=environment)
-    if done.returncode not in (0, 4):
-        raise SystemExit(done.returncode)
+    result = main_job(command, {"BITPLAN_TRAIN": str(arguments.train)})
     asked = {"bits": arguments.bits, "epochs": arguments.epochs, "train": arguments.train, "seed": arguments.seed}
-    result = json.loads(done.stdout)
     row = asked | {"command": " ".join(command).replace(str(ROOT), ".")} | figures_of_result(result)
     row |= {"finetuning": result["finetuning"]}
     earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else []

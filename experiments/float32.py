@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ import numpy as np
 from benchmarks.networks import cases
 from bitplan.atomic_file import write_atomically
 from bitplan.kernels.read_artifact import read_artifact
+from experiments.main_job import ROOT, main_job
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = {"efficientnet_lite0": "imagenet"}
 """Of the networks that are not trained on CIFAR-10."""
 
@@ -48,19 +46,7 @@ def run(name: str) -> dict[str, Any]:
             "--data",
             f"benchmarks.networks:{DATA.get(name, 'cifar10')}",
         ]
-    program = [
-        sys.executable,
-        "-c",
-        "from bitplan.cli import main; main()",
-        *command[1:],
-        "--json",
-        "--progress",
-        "plain",
-    ]
-    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    accuracy = json.loads(done.stdout)["accuracy"]
+    accuracy = main_job(command)["accuracy"]
     (case,) = cases([name])
     layers = read_artifact((folder / "network.bitplan").read_bytes()).layers
     same = all(

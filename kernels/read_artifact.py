@@ -54,8 +54,6 @@ from bitplan.variant import FORMATS, U1, U8, Variant
 
 ENCODING_BY_NUMBER = {one.number: one for one in ENCODINGS if not isinstance(one, EvenLevels)}
 """But for evenly spaced levels, whose encodings have one number."""
-XOR_RATES = 16
-"""An xor record's rate is in sixteenths of a bit per four weights, a variant's `bits` in bits per weight."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bitplan.errors import UsageError
+from bitplan.errors import DataError, UsageError
 from bitplan.suggest import suggestion
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -79,6 +79,11 @@ class Settings:
             raise UsageError(f"temperature is {self.temperature}; it must be above 0")
         if not 0 <= self.zeros < 1:
             raise UsageError(f"zeros is {self.zeros}; it must be a fraction below 1")
+
+    def check_labels(self, labels: object | None) -> None:
+        """Raises DataError where a loss to labels is asked for and there are none."""
+        if self.task and labels is None:
+            raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
 
     @property
     def rate(self) -> float:

@@ -92,8 +92,7 @@ def finetune(
         )
     if labels is not None and len(labels) != len(images):
         raise DataError(f"there are {len(labels)} labels for {len(images)} training images; give one for each")
-    if settings.task and labels is None:
-        raise DataError("task asks for a loss to labels, and the training images have none; leave it out")
+    settings.check_labels(labels)
     if all(variant == FLOAT32 for variant in variants.values()):
         nothing = Epoch(None, 0.0, 1.0)
         floats = {

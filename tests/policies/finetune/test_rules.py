@@ -159,14 +159,8 @@ def test_pruning_begins_with_the_levels_that_recovery_chose() -> None:
     assert np.array_equal(rule.encoded(ONES, ZEROS).levels, moved)
 
 
-@pytest.mark.parametrize("kind", ["twn", "ptq"])
-def test_the_papers_rules_hold_a_coded_layer_to_its_bytes(kind: str) -> None:
-    random = np.random.default_rng(0)
-    weight = random.laplace(0, 1, (32, 32, 3, 3)).astype(np.float32)
-    variant = Variant.parse("codedternary:bits=0.8")
-    layer = encoding_of(variant).quantise(weight, np.zeros(32, np.float32), variant)
-    rule = rule_for(weight, layer, layer, Settings(ternary=kind))
-    assert isinstance(rule, PrunedAtRate | MeanThresholdAtRate)
+def train_on_noise(rule: Rule, weight: NDArray[np.float32]) -> None:
+    """Towards a weight that is seen through noise, so that levels change."""
     target = torch.from_numpy(weight)
     optimiser = torch.optim.Adam([rule.latent, rule.rho], 0.002)
     generator = torch.Generator().manual_seed(0)
@@ -176,6 +170,17 @@ def test_the_papers_rules_hold_a_coded_layer_to_its_bytes(kind: str) -> None:
         ((rule() - target - 3 * torch.randn(target.shape, generator=generator)) ** 2).sum().backward()
         optimiser.step()
         rule.constrain()
+
+
+@pytest.mark.parametrize("kind", ["twn", "ptq"])
+def test_the_papers_rules_hold_a_coded_layer_to_its_bytes(kind: str) -> None:
+    random = np.random.default_rng(0)
+    weight = random.laplace(0, 1, (32, 32, 3, 3)).astype(np.float32)
+    variant = Variant.parse("codedternary:bits=0.8")
+    layer = encoding_of(variant).quantise(weight, np.zeros(32, np.float32), variant)
+    rule = rule_for(weight, layer, layer, Settings(ternary=kind))
+    assert isinstance(rule, PrunedAtRate | MeanThresholdAtRate)
+    train_on_noise(rule, weight)
     seen = rule.ratio().detach().numpy()
     found = rule.encoded(np.ones(32, np.float32), np.zeros(32, np.float32))
     assert len(encoding_of(variant).pack(found)) == encoding_of(variant).size_bytes(layer.shape, variant)
@@ -217,15 +222,7 @@ def test_training_sees_what_the_file_of_a_coded_layer_will_hold(text: str) -> No
     layer = encoding_of(Variant.parse(text)).quantise(weight, np.zeros(32, np.float32), Variant.parse(text))
     rule = rule_for(weight, layer, layer, Settings())
     assert isinstance(rule, UnderRate)
-    target = torch.from_numpy(weight)
-    optimiser = torch.optim.Adam([rule.latent, rule.rho], 0.002)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(200):
-        rule.advance(step / 200)
-        optimiser.zero_grad()
-        ((rule() - target - 3 * torch.randn(target.shape, generator=generator)) ** 2).sum().backward()
-        optimiser.step()
-        rule.constrain()
+    train_on_noise(rule, weight)
     seen = rule.ratio().detach().numpy()
     found = rule.encoded(np.ones(32, np.float32), np.zeros(32, np.float32)).levels
     assert (seen != layer.levels).mean() > 0.003  # noise alone makes levels change, and more of them nonzero
