@@ -197,7 +197,7 @@ def realise(
     """Carries a policy file out on the network and data given, and measures the artifact."""
     from bitplan.finetuning import check_finetune, training_images
     from bitplan.kept_profiles import keep_profiles
-    from bitplan.measured import with_predictions
+    from bitplan.measured import tell_idle_options, with_predictions
     from bitplan.planning_commands import policy_named
     from bitplan.policies.policy_file import validate_against
     from bitplan.profiles.device import DeviceProfile
@@ -210,6 +210,7 @@ def realise(
 
     check_output(config.output)
     check_finetune(config)
+    tell_idle_options(config, reporter)
     if useless := [name for name in OF_PLANNING if config.sources.get(name) == COMMAND_LINE]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
         reporter.warn(f"realise carries out the policy as it is: {options} had to be given when it was planned")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bitplan.config import Config
+from bitplan.config import COMMAND_LINE, Config
 from bitplan.data import Dataset
 from bitplan.errors import BusyError, UsageError
 from bitplan.evaluate import Metric, Outputs, evaluate, outputs_of, runtime_run
@@ -101,6 +101,12 @@ def recovered(
             f"{len(images)} calibration images are too few to hold any back: {', '.join(left)} left out; give more of them"
         )
     return found
+
+
+def tell_idle_options(config: Config, reporter: Reporter) -> None:
+    """Warns of an option of recovery that was given although no step uses it."""
+    if TUNE not in config.recovery_steps and config.sources.get("tune_epochs") == COMMAND_LINE:
+        reporter.warn(f"--tune-epochs changes nothing: recovery has no step {TUNE}; --recovery strong has it")
 
 
 def _journal(path: Path) -> AbstractContextManager[Journal | None]:

@@ -14,7 +14,7 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.earlier_run import Earlier, read_earlier
 from bitplan.errors import UsageError
-from bitplan.finetuning import TRAINED, check_finetune, finetuned, origin
+from bitplan.finetuning import TRAINED, check_finetune, finetuned, origin, training_images
 from bitplan.kept_profiles import keep_loss_profile
 from bitplan.measured import CarriedOut, measured, packed, recovered, with_predictions
 from bitplan.moved_bytes import moved_layers, moved_table
@@ -56,6 +56,8 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
     check_output(config.output)
     check_finetune(config)
     trained = load_trained(config, reporter)
+    if config.finetune:
+        training_images(trained, config, reporter)  # what is wrong with them is found now
     start = earlier.start(trained, config)
     trained = replace(trained, menu=with_own(trained.menu, earlier.policy))
     return Replanning(earlier, trained, targets, config, reporter).run(start)

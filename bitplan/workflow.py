@@ -14,7 +14,7 @@ from bitplan.errors import BitplanError, InfeasibleError, UsageError
 from bitplan.finetuning import check_finetune, finetuned, training_images
 from bitplan.kernels.artifact import artifact_bytes
 from bitplan.max_drop import loosest_within_drop
-from bitplan.measured import CarriedOut
+from bitplan.measured import CarriedOut, tell_idle_options
 from bitplan.network import Network
 from bitplan.network_file import network_to_json
 from bitplan.optimizer.plan import plan, uniform
@@ -119,10 +119,15 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         raise UsageError("--max-drop is kept by measuring, which --dry-run leaves out; drop one of them")
     check_polish(config, inferred_objective(config.targets))
     check_finetune(config)
+    tell_idle_options(config, reporter)
     stages = stages_of(config)
     trained = stages.load(config, reporter)
     if config.finetune:
         training_images(trained, config, reporter)  # what is wrong with them is found now
+        if config.targets.max_drop is not None:
+            reporter.say(
+                "--max-drop chooses the plan by what recovery alone loses; training then adds to what is allowed"
+            )
     if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
         raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
     device = stages.device_profile(trained, config, reporter)

@@ -141,3 +141,15 @@ def test_options_that_no_layer_uses_are_told(tiny: Command, command: Command, fo
     )
     assert called.code in (0, 4), called.err
     assert "the fine-tuning option ternary changes nothing: no layer of the policy is ternary" in called.err
+
+
+def test_epochs_of_a_step_that_recovery_lacks_are_told(tiny: Command) -> None:
+    called = tiny("--budget", "3kB", "--tune-epochs", "4", "--dry-run", "--link-policies", "0")
+    assert "--tune-epochs changes nothing: recovery has no step tune" in called.err
+
+
+def test_a_drop_that_is_allowed_holds_before_training_and_that_is_told(tiny: Command) -> None:
+    options = ("--finetune", "1epochs", "--finetune-option", "batch=8", "--compare", "none", "--link-policies", "0")
+    called = tiny("--max-drop", "50%", *options)
+    assert called.code in (0, 4), called.err
+    assert "--max-drop chooses the plan by what recovery alone loses" in called.err

@@ -257,3 +257,10 @@ def test_an_interrupted_command_goes_on_where_it_was(
     assert command(*options).code == 0
     assert not set(first) & set(measured[5:])
     assert len(measured) > 5
+
+
+def test_bad_training_images_are_found_before_anything_long(out: Path, command: Command) -> None:
+    done = command("replan", "out", "--budget", "3kB", "--finetune", "1epochs", "--train-data", "none.npz")
+    assert done.code == 1
+    assert "none.npz" in done.err
+    assert "measuring" not in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +50,30 @@ class Room:
         return replace(layer, levels=self.encoding.shrink(found, self.variant, ideal.detach().numpy(), scale**2))
 
 
-class UnderRate(Rule):
+class Counted(Rule):
+    """A rule under which the bytes are counted every few steps."""
+
+    room: Room
+    done: Tensor
+
+    def count_in(self, room: Room) -> None:
+        """Begins counting."""
+        self.room = room
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        super().constrain()
+        self.done.add_(1)
+        if int(self.done) % EVERY == 0:
+            self.hold()
+
+    @abstractmethod
+    def hold(self) -> None:
+        """Counts the bytes, and brings them back to what they may be."""
+
+
+class UnderRate(Counted):
     """Of the level nearest to a latent weight r in steps, the one below it and zero, that of least (r - q)^2 + price x
     bits(q), the bits being those of q in the weight's class of activity in the layer's entropy code
     (encodings/activity.py). The scale is learned beside it, and moves no threshold.
@@ -64,8 +88,6 @@ class UnderRate(Rule):
     def __init__(self, weight: Floats, nearest: EncodedLayer, start: EncodedLayer, encoding: Coded) -> None:
         self.encoding, self.top = encoding, encoding.top
         super().__init__(weight, nearest, start)
-        self.done: Tensor
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def placed(self, latent: Tensor, levels: Tensor) -> Tensor:
         """Begins with the bits of the levels that recovery chose."""
@@ -75,7 +97,7 @@ class UnderRate(Rule):
         if levels.any():
             classes, lengths, size = self.encoding.counted(self.start.levels, self.start.variant)
             self.classes, self.lengths = torch.from_numpy(classes.copy()), torch.from_numpy(lengths.astype(np.float32))
-        self.room = Room(self.encoding, self.start, size)
+        self.count_in(Room(self.encoding, self.start, size))
         self.price = PRICES[0]
         agreeing = []
         for price in PRICES:
@@ -115,14 +137,11 @@ class UnderRate(Rule):
             least = torch.minimum(cost, least)
         return r.sign() * best
 
-    @torch.no_grad()
-    def constrain(self) -> None:
-        self.done.add_(1)
-        if int(self.done) % EVERY == 0:
-            r = self.position()
-            levels = self.levels(r)
-            if excess := self.room.excess(levels):
-                self.latent.mul_(self._factor(r, levels, excess))
+    def hold(self) -> None:
+        r = self.position()
+        levels = self.levels(r)
+        if excess := self.room.excess(levels):
+            self.latent.mul_(self._factor(r, levels, excess))
 
     def _factor(self, r: Tensor, levels: Tensor, excess: float) -> float:
         """By which `excess` of the levels that are not zero becomes smaller, or, where it is negative, as many zeros larger.

@@ -7,36 +7,29 @@ from torch import Tensor
 
 from bitplan.encodings import EncodedLayer
 from bitplan.encodings.coded import CodedTernary
-from bitplan.policies.realise.finetune.rules.base import Floats, Rule
-from bitplan.policies.realise.finetune.rules.rate import EVERY, Room
+from bitplan.policies.realise.finetune.rules.base import Floats
+from bitplan.policies.realise.finetune.rules.rate import Counted, Room
 from bitplan.policies.realise.finetune.rules.ternary import MeanThreshold, Pruned
 
 STEP = 0.1
 """The largest fraction by which levels that are not zero become more or fewer at one count of the bytes."""
 
 
-class _AtRate(Rule):
+class _AtRate(Counted):
     """What both have in common: a fraction of the levels is zero, that of the start at first; every few steps the bytes are
     counted, and it is moved. A last few bytes are saved where the layer is encoded, by moving levels towards zero."""
 
-    room: Room
-    done: Tensor
     share: Tensor
 
     def count_bytes(self, encoding: CodedTernary) -> None:
         levels = self.start.levels
         size = encoding.counted(levels, self.start.variant)[2] if levels.any() else 1.0
-        self.room = Room(encoding, self.start, size)
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
+        self.count_in(Room(encoding, self.start, size))
         self.register_buffer("share", torch.tensor((levels == 0).mean(), dtype=torch.float64))
 
-    @torch.no_grad()
-    def constrain(self) -> None:
-        super().constrain()
-        self.done.add_(1)
-        if int(self.done) % EVERY == 0:
-            excess = self.room.excess(self.ratio())
-            self.share.copy_(1 - (1 - self.share) * (1 - max(-STEP, min(STEP, excess))))
+    def hold(self) -> None:
+        excess = self.room.excess(self.ratio())
+        self.share.copy_(1 - (1 - self.share) * (1 - max(-STEP, min(STEP, excess))))
 
     @torch.no_grad()
     def encoded(self, gain: Floats, bias: Floats) -> EncodedLayer:
