@@ -6,7 +6,8 @@ SOURCE: gaussian, laplace (4096 columns, memoryless: size changes nothing but th
 benchmarks/networks.py such as vgg6/fc1, or NETWORK for its largest linear layer. Everything is counted: masks, signs,
 patches, counts, coder states, and 16 bits of scale and bias per row; ideal codes are marked as such. kept: share of the
 energy sum w^2 in weights that come back with the right sign; error: ||w - s t||^2 / ||w||^2 with the least-squares
-scale s of each row; ns: processor time per weight of decoders in numpy, for comparison among themselves.
+scale s of each row; ns: processor time per weight of decoders in numpy, for comparison among themselves; C++: million weights
+per second of processor time that the runtime decodes at load.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from coders.xor_slices import XorSlices, best_slices
 from numpy.typing import NDArray
 
 from bitplan.encodings.bits import elias_fano_size
-from bitplan.encodings.xor import Xor
+from bitplan.encodings.xor import Xor, rate_of
+from bitplan.kernels._runtime import decode_xor
 from bitplan.network import WeightShape
 from bitplan.variant import Variant
 
@@ -55,6 +57,7 @@ class Row:
     pruned: float
     resident_bits: float
     decode_ns: float | None = None
+    runtime_speed: float | None = None
 
 
 def row(source: str, coder: str, weights: Weights, levels: Levels, bits: float, resident: float, **other: Any) -> Row:
@@ -156,10 +159,12 @@ def networks(source: str, weights: Weights) -> Iterator[Row]:
         layer = encoding.quantise(weights[:, :, None, None], np.zeros(len(weights), np.float32), variant)
         packed = encoding.pack(layer)
         taken = timed(lambda e=encoding, p=packed, v=variant: e.unpack(p, shape, v), weights.size)
+        data, rate = layer.code.tobytes(), rate_of(variant)
+        fast = timed(lambda d=data, r=rate: decode_xor(d, weights.size, r), weights.size)
         stored = 8 * len(packed) - SCALE_BITS * len(weights)
         levels = layer.levels.reshape(weights.shape)
         name = f"{variant}, density 17" if isinstance(encoding, Sparser) else str(variant)
-        yield row(source, name, weights, levels, stored, 2, decode_ns=taken)
+        yield row(source, name, weights, levels, stored, 2, decode_ns=taken, runtime_speed=1e3 / fast)
 
 
 def bounds(source: str, weights: Weights) -> Iterator[Row]:
@@ -206,14 +211,17 @@ def main() -> None:
     for source in arguments.sources:
         weights = weights_of(source, arguments.rows)
         print(f"\n**{source}** {weights.shape[0]} x {weights.shape[1]}\n")
-        print("| coder | bits / weight | kept | error | pruned | ns | resident |\n|---|---:|---:|---:|---:|---:|---:|")
+        print(
+            "| coder | bits / weight | kept | error | pruned | ns | C++ | resident |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        )
         for part in arguments.parts:
             for found in PARTS[part](source, weights):
                 records.append(asdict(found))
                 taken = "" if found.decode_ns is None else f"{found.decode_ns:.1f}"
+                speed = "" if found.runtime_speed is None else f"{found.runtime_speed:.0f}"
                 print(
                     f"| {found.coder} | {found.bits:.4f} | {found.kept:.3f} | {found.error:.4f} | "
-                    f"{found.pruned:.3f} | {taken} | {found.resident_bits:g} |",
+                    f"{found.pruned:.3f} | {taken} | {speed} | {found.resident_bits:g} |",
                     flush=True,
                 )
     if arguments.json:

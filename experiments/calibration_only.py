@@ -1,27 +1,25 @@
 """What calibration images alone can keep of real networks within small files: the main job on whole networks.
 
-    BITPLAN_TEST_DATA=... python experiments/calibration_only.py [CASE ...] [--json FILE] [-- OPTION ...]
+    BITPLAN_TEST_DATA=... python -m experiments.calibration_only [CASE ...] [--json FILE] [-- OPTION ...]
 
 EfficientNet-Lite0 within 2.0 MB, calibrated on one half of 500 images and measured on the other, both ways round;
 ResNet-20 within 100 kB and 70 kB, calibrated on 512 training images and measured on 6,000 test images. Everything behind
-`--` goes to `optimize`. Each case's folder, log and what it measured are kept in --output; a rerun reuses loss profiles.
+`--` goes to `optimize`. Each case's folder and log are kept in --output; a rerun reuses loss profiles. Rows of other cases stay in
+the file of results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bitplan.atomic_file import write_atomically
+from experiments.main_job import ROOT, main_job
 
-ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = "benchmarks.networks"
 CASES: Mapping[str, tuple[str, str, str]] = {
     "efficientnet-lite0-2MB": ("efficientnet_lite0", "imagenet", "2MB"),
@@ -36,24 +34,12 @@ def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
     """One case's row. Raises SystemExit, naming the log, where the command fails."""
     network, data, budget = CASES[case]
     command = ["optimize", "--model", f"{NETWORKS}:{network}", "--data", f"{NETWORKS}:{data}", "--budget", budget]
-    command += ["--compare", "none", "--json", "--progress", "plain", "-o", str(folder / case), *extra]
-    log = folder / f"{case}.log"
+    command += ["--compare", "none", "-o", str(folder / case), *extra]
     begin = time.monotonic()
-    with log.open("w") as messages:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", "from bitplan.cli import main; main()", *command[1:]],
-            stdout=subprocess.PIPE,
-            stderr=messages,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=False,
-        )
-    if done.returncode not in (0, 4):
-        raise SystemExit(f"{case}: exit code {done.returncode}; see {log}")
-    result = json.loads(done.stdout)
+    result = main_job(command, log=folder / f"{case}.log")
     return {
         "case": case,
-        "command": " ".join(command),
+        "command": " ".join([*command, "--json"]),
         **figures_of_result(result),
         "images": result["accuracy"]["images"],
         "seconds": time.monotonic() - begin,
@@ -100,11 +86,13 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     print("| case | file | full precision, % | policy, % | drop, points (s.e.) | agreement, % | KL | seconds |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    rows = []
+    known = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    rows = {row["case"]: row for row in known}
     for case in arguments.cases:
-        rows.append(run(case, arguments.output, extra))
-        print(line(rows[-1]), flush=True)
-        write_atomically(arguments.json, (json.dumps(rows, indent=1) + "\n").encode())
+        rows[case] = run(case, arguments.output.resolve(), extra)
+        print(line(rows[case]), flush=True)
+        found = [rows[name] for name in CASES if name in rows]
+        write_atomically(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

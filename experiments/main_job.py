@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main_job(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What `optimize ... --json` says, run in the root of the project. Raises SystemExit unless targets were met or missed."""
+def main_job(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, log: Path | None = None
+) -> dict[str, Any]:
+    """What `optimize ... --json` says, run in the root of the project; progress goes to the file `log`, or to standard error.
+    Raises SystemExit unless targets were met or missed."""
     program = [
         sys.executable,
         "-c",
@@ -25,8 +29,11 @@ def main_job(command: Sequence[str], environment: Mapping[str, str] | None = Non
         "plain",
     ]
     everything = os.environ | dict(environment or {})
-    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=everything)
+    with log.open("w") if log else nullcontext() as messages:
+        done = subprocess.run(
+            program, stdout=subprocess.PIPE, stderr=messages, text=True, check=False, cwd=ROOT, env=everything
+        )
     if done.returncode not in (0, 4):
-        raise SystemExit(done.returncode)
+        raise SystemExit(f"exit code {done.returncode}; see {log}" if log else done.returncode)
     result: dict[str, Any] = json.loads(done.stdout)
     return result

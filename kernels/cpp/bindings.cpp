@@ -13,6 +13,7 @@
 #include "layer_set.h"
 #include "load.h"
 #include "runtime.h"
+#include "xor_network.h"
 
 namespace py = pybind11;
 
@@ -236,6 +237,21 @@ py::array_t<std::int8_t> decoded_levels(const py::bytes& data, std::size_t rows,
   return levels;
 }
 
+// Two-bit codes (level + 1, four in a byte, the first one lowest) of an xor layer: uint8 [(count + 3) / 4].
+py::array_t<std::uint8_t> decoded_xor(const py::bytes& data, std::size_t count, std::size_t rate) {
+  const std::string_view view = data;
+  if (count == 0 || rate == 0 || rate > kMaxXorRate) throw FormatError("an xor code needs weights and a rate of 1 to 96");
+  if (view.size() != kXorHeaderBytes + xor_code_bytes(count, rate))
+    throw FormatError("an xor code of another length than its weights and its rate ask for");
+  py::array_t<std::uint8_t> codes(std::ptrdiff_t((count + 3) / 4));
+  std::uint8_t* const target = codes.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    decode_xor({reinterpret_cast<const std::uint8_t*>(view.data()), view.size()}, count, rate, target);
+  }
+  return codes;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_runtime, module) {
@@ -280,6 +296,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("active_isa", [] { return kernels_of("").isa; });
   module.def("encodings", encodings);
   module.def("decode_levels", decoded_levels, py::arg("data"), py::arg("rows"), py::arg("columns"), py::arg("top"));
+  module.def("decode_xor", decoded_xor, py::arg("data"), py::arg("count"), py::arg("rate"));
   module.attr("kernel_version") = kKernelVersion;
   module.attr("version") = BITPLAN_VERSION;
   module.attr("interface") = BITPLAN_INTERFACE;

@@ -23,6 +23,7 @@ from bitplan.encodings.xor_network import (
     splitmix64,
 )
 from bitplan.errors import FileFormatError
+from bitplan.kernels._runtime import decode_xor
 from bitplan.network import WeightShape
 from bitplan.variant import Variant
 
@@ -67,6 +68,25 @@ def test_any_code_is_decoded_as_its_registers_say(count: int, rate: int, seed: i
     codes = network_table(seed, density)[contents]
     np.testing.assert_array_equal(levels, [(int(codes[i // 4]) >> 2 * (i % 4) & 3) - 1 for i in range(count)])
     np.testing.assert_array_equal(registers(code_of(contents, count, rate), count, rate), contents)
+    compiled = decode_xor(bytes([seed, density]) + code.tobytes(), count, rate)
+    np.testing.assert_array_equal(
+        (np.repeat(compiled, 4)[:count] >> 2 * (np.arange(count) % 4) & 3).astype(np.int8) - 1, levels
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "rate", "match"),
+    [
+        (bytes(4), 4, 16, "density"),
+        (bytes([0, 20, 0]), 4, 16, "length"),
+        (bytes([0, 20, 0, 0, 0]), 4, 16, "length"),
+        (bytes([0, 20, 0, 0]), 0, 16, "weights"),
+        (bytes([0, 20, 0, 0]), 4, 97, "rate"),
+    ],
+)
+def test_a_damaged_code_is_refused_by_the_compiled_decoder(data: bytes, count: int, rate: int, match: str) -> None:
+    with pytest.raises(FileFormatError, match=match):
+        decode_xor(data, count, rate)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(1, 16), (37, 5), (700, 16), (6001, 23), (2500, 64), (1500, 96)])
