@@ -21,6 +21,7 @@ from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
 from bitplan.progress import Reporter
+from bitplan.recovery_journals import forget_recovery
 from bitplan.stage_table import measured_stage, planned_stage, stage_table
 from bitplan.trained import Trained
 from bitplan.user_code import definition_of, import_function
@@ -114,6 +115,7 @@ def finetuned(
     if found.set_aside:
         reporter.warn(f"the checkpoint of another training was in the way; it is kept as {found.set_aside}")
     reporter.say(outcome_of(found, settings))
+    forget_recovery(trained, policy, config, warm)
     artifact = packed(trained, policy, found.realisation, config)
     save_trained(
         config.output / TRAINED,

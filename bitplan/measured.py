@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bitplan.config import COMMAND_LINE, Config
 from bitplan.data import Dataset
-from bitplan.errors import BusyError, UsageError
+from bitplan.errors import UsageError
 from bitplan.evaluate import Metric, Outputs, evaluate, outputs_of, runtime_run
 from bitplan.kernels.artifact import pack_artifact
 from bitplan.network import Network
@@ -20,11 +16,10 @@ from bitplan.optimizer.predict import predict
 from bitplan.policies.policy import Policy
 from bitplan.policies.policy_file import policy_hash
 from bitplan.profiles.device import DeviceProfile
-from bitplan.profiles.journal import Journal
-from bitplan.profiles.loss import cache_folder
 from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, measure_policy
 from bitplan.progress import Reporter
 from bitplan.progress.passes import in_passes
+from bitplan.recovery_journals import journal_path, recovery_journal
 from bitplan.recovery_names import LAYER_STEPS, TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
@@ -76,8 +71,11 @@ def recovered(
     from bitplan.policies.realise import recover
 
     steps, images = config.recovery_steps, trained.data.calibration_x
-    path = recovery_journal(recovery_key(trained, policy, config, warm))
-    with reporter.stage("carrying the policy out") as report, _journal(path) as journal:
+    path = journal_path(trained, policy, config, warm)
+    with (
+        reporter.stage("carrying the policy out") as report,
+        recovery_journal(path, keep=bool(config.finetune)) as journal,
+    ):
         found = recover(
             trained.network,
             trained.weights,
@@ -91,8 +89,6 @@ def recovered(
             progress=in_passes(report, 1 + len(steps)),
             watch=watch,
         )
-        if journal is not None:
-            path.unlink(missing_ok=True)
     if found.gains:
         losses = ", ".join(f"{g.step} {g.held_back_loss:.4g}{'' if g.kept else ' (left out)'}" for g in found.gains)
         reporter.say(f"loss on held-back calibration images, outputs softened: {losses}")
@@ -109,15 +105,6 @@ def tell_idle_options(config: Config, reporter: Reporter) -> None:
         reporter.warn(f"--tune-epochs changes nothing: recovery has no step {TUNE}; --recovery strong has it")
 
 
-def _journal(path: Path) -> AbstractContextManager[Journal | None]:
-    """What an interrupted recovery goes on from; none where the cache cannot be written or another process carries the
-    same policy out, for all that is lost then is going on."""
-    try:
-        return Journal(path, path.stem)
-    except (BusyError, OSError):
-        return nullcontext()
-
-
 def packed(trained: Trained, policy: Policy, carried: Realisation, config: Config) -> bytes:
     """The artifact of a realised policy."""
     return pack_artifact(
@@ -129,24 +116,6 @@ def packed(trained: Trained, policy: Policy, carried: Realisation, config: Confi
         policy_hash=policy_hash(policy),
         planned_batch=config.batch,
     )
-
-
-def recovery_journal(key: str) -> Path:
-    """Where the realisation of this key keeps what is finished while it runs."""
-    return cache_folder() / "recovery" / f"{key}.journal"
-
-
-def recovery_key(trained: Trained, policy: Policy, config: Config, warm: WarmStart | None = None) -> str:
-    """All that a realisation depends on."""
-    from bitplan.profiles.measure_loss import CODE, profile_hashes
-
-    sources = {name: CODE[name] for name in ("bitplan", "bitplan.encodings", "bitplan.policies.realise")}
-    hashes = profile_hashes(trained.network, trained.weights, trained.data.calibration_x, sources=sources)
-    steps = config.recovery_steps
-    tuned = [config.tune_epochs] if TUNE in steps else []
-    beginning = [warm.content_hash] if warm else []
-    text = json.dumps([hashes, policy_hash(policy).hex(), steps, config.ranges, *tuned, *beginning], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def carry_out(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +18,17 @@ from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.evaluate import outputs_of
 from bitplan.finetuning import training_images
-from bitplan.measured import recovered, recovery_journal, recovery_key
+from bitplan.measured import recovered
 from bitplan.optimizer.study import Watch
 from bitplan.policies.policy import Policy
 from bitplan.policies.realise.finetune import checked, finetune, parse_settings
 from bitplan.profiles.metrics import effective_metric, increase
 from bitplan.progress import Reporter
+from bitplan.recovery_journals import forget_recovery, recovery_key
 from bitplan.recovery_names import CORRECT, STEPS
 from bitplan.simulate import Simulator
 from bitplan.trained import Trained
-from bitplan.user_code import import_function
+from bitplan.user_code import definition_of, import_function
 
 if TYPE_CHECKING:
     from bitplan.policies.realise import Realisation
@@ -75,11 +75,11 @@ class HeldBackLosses:
         try:
             result = recovered(fitted, policy, config, reporter, watch=after).realisation
         except Exception:  # pruned, as a rule: nobody goes on from there
-            with suppress(OSError):
-                recovery_journal(recovery_key(fitted, policy, config)).unlink(missing_ok=True)
+            forget_recovery(fitted, policy, config)
             raise
         if config.finetune:
             after("finetune", self._trained_on(fitted, policy, result, config, reporter, key))
+            forget_recovery(fitted, policy, config)
         elif not found:
             after("result", result)
         text = io.BytesIO()
@@ -94,7 +94,7 @@ class HeldBackLosses:
 
     def key(self, fitted: Trained, policy: Policy, config: Config) -> str:
         """All that the losses of a policy depend on."""
-        training = [config.finetune, *sorted(config.finetune_options), config.train_data, config.loss]
+        training = [config.finetune, *sorted(config.finetune_options), config.train_data, _loss(config)[1]]
         parts = [recovery_key(fitted, policy, config), config.loss_metric, config.seed]
         if config.finetune:
             parts += [*training, config.finetune_time]
@@ -108,6 +108,7 @@ class HeldBackLosses:
         unseen = np.concatenate([fitted.data.test_x, self.test_images])
         images, labels = training_images(replace(fitted, data=replace(fitted.data, test_x=unseen)), config, reporter)
         checkpoint = self._path(key).with_suffix(".safetensors")
+        loss, loss_name = _loss(config)
         with reporter.stage("fine-tuning") as report:
             result = finetune(
                 fitted.network,
@@ -117,8 +118,8 @@ class HeldBackLosses:
                 start,
                 labels=labels,
                 settings=parse_settings(config.finetune_options, epochs=config.finetune, seed=config.seed),
-                loss=checked(import_function(config.loss, "loss"), config.loss) if config.loss else None,
-                loss_name=config.loss or "",
+                loss=loss,
+                loss_name=loss_name,
                 checkpoint=checkpoint,
                 seconds=config.finetune_time or float("inf"),
                 progress=report,
@@ -151,6 +152,14 @@ class HeldBackLosses:
                 return {stage: file[stage] for stage in STAGES if stage in file}
         except (OSError, ValueError, EOFError):
             return None
+
+
+def _loss(config: Config) -> tuple[Callable[..., Any] | None, str]:
+    """The user's loss, and what tells its results from those of another one."""
+    if not config.loss:
+        return None, ""
+    function = import_function(config.loss, "loss")
+    return checked(function, config.loss), definition_of(config.loss, function)
 
 
 def _last(losses: ByStage) -> str:
