@@ -22,7 +22,8 @@ from torch import Tensor
 from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError
 
-FORM = "bitplan fine-tuning 1"
+KIND = "bitplan fine-tuning"
+FORM = f"{KIND} 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class State:
 
 
 def load_state(path: Path, key: str) -> State | None:
-    """The state that is stored there; None where there is none, or that of another training. Raises FileFormatError for a
+    """The state that is stored there; None where there is none, or that of another training or version. Raises FileFormatError for a
     file that is none of ours."""
     if not path.exists():
         return None
@@ -72,8 +73,11 @@ def load_state(path: Path, key: str) -> State | None:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            if metadata.get("format") != FORM:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORM!r}")
+            form = metadata.get("format", "")
+            if not form.startswith(KIND):
+                raise ValueError(f"its format is {form!r}, not {FORM!r}")
+            if form != FORM:
+                return None
             described: dict[str, Any] = json.loads(metadata["state"])
             if described["key"] != key:
                 return None

@@ -24,10 +24,7 @@ class Optimisers:
     def __init__(self, network: TrainedNetwork, settings: Settings) -> None:
         rules = [network.layer(node.name).rule for node in network.network.layers]
         thresholds = [p for rule in rules for p in rule.thresholds()]
-        # With `ptq`, weight decay lies in the straight-through estimator.
-        inside = settings.ternary == "ptq"
-        decaying = [rule for rule in rules if not (inside and rule.start.variant.encoding == "ternary")]
-        latent = [p for rule in decaying for p in rule.weights()]
+        latent = [p for rule in rules for p in rule.weights()]
         special = {id(p) for p in (*latent, *thresholds)}
         others = [p for p in network.parameters() if p.requires_grad and id(p) not in special]
         groups = [{"params": latent, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

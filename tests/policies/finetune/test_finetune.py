@@ -177,7 +177,9 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(small, tmp_path: Pat
     assert resumed.history == whole.history
 
 
-def test_a_checkpoint_of_another_training_is_not_gone_on_from(small, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_or_version_is_not_gone_on_from(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     variants = uniform(small, "binary")
     start = realised(small, variants)
     common = (small.network, small.weights, small.images, variants, start)
@@ -185,6 +187,11 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(small, tmp_path: P
     first = finetune(*common, settings=QUICK, checkpoint=path)
     other = finetune(*common, settings=Settings(epochs=2, batch=8, held_back=8, seed=1), checkpoint=path)
     assert first.history[1:] != other.history[1:]
+    assert other.set_aside is not None
+    monkeypatch.setattr("bitplan.policies.realise.finetune.checkpoint.FORM", "bitplan fine-tuning 3")
+    newer = finetune(*common, settings=Settings(epochs=2, batch=8, held_back=8, seed=1), checkpoint=path)
+    assert newer.set_aside is not None
+    assert newer.history == other.history
     path.write_bytes(b"nonsense")
     with pytest.raises(FileFormatError, match="no checkpoint"):
         finetune(*common, settings=QUICK, checkpoint=path)

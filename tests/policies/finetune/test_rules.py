@@ -204,6 +204,22 @@ def test_ternary_rules(kind: str) -> None:
         assert np.array_equal(levels != 0, (magnitude > 0.7 * magnitude.mean((1, 2, 3), keepdim=True)).numpy())
 
 
+@pytest.mark.parametrize("name", ["ternary", "codedternary:bits=1"])
+@pytest.mark.parametrize("kind", ["learned", "twn", "ptq"])
+def test_decay_is_once_inside_the_estimator_of_ptq_and_outside_elsewhere(name: str, kind: str) -> None:
+    layer = quantised(Variant.parse(name))
+    decay = 1e-2
+    rule, free = (
+        rule_for(weights(), layer, layer, Settings(ternary=kind, weight_decay=value)) for value in (decay, 0.0)
+    )
+    for each in (rule, free):
+        each().square().sum().backward()
+    inside = not torch.equal(rule.latent.grad, free.latent.grad)
+    outside = any(parameter is rule.latent for parameter in rule.weights())
+    assert inside == (kind == "ptq")
+    assert outside == (kind != "ptq")
+
+
 def test_the_scale_of_binary_can_be_the_mean_magnitude() -> None:
     layer = quantised(Variant("binary"))
     rule = rule_for(weights(), layer, layer, Settings(binary="mean"))

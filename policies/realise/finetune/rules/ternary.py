@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bitplan.encodings import EncodedLayer
 from bitplan.policies.realise.finetune.gradients import decayed, straight_through
@@ -76,6 +76,10 @@ class Pruned(Rule):
         count = round(self.zeros() * magnitude.numel())
         threshold = magnitude.reshape(-1).kthvalue(count).values if count else magnitude.new_tensor(-1.0)
         return straight_through(self.latent.sign() * (magnitude > threshold), latent)
+
+    def weights(self) -> list[nn.Parameter]:
+        """None: their decay lies in the estimator."""
+        return []
 
     @torch.no_grad()
     def constrain(self) -> None:
