@@ -3,8 +3,8 @@
     python benchmarks/kills.py [--network example|resnet20] [--kills 10] [--seed 0] [--scenarios NAME ...] [--loss-size N]
 
 Every scenario runs once undisturbed and once killed: moments are drawn over all of its work units (steps timed, records of
-journals), the command is killed a random fraction of a second behind each of them and started again, to the end. The result
-has to be the same: profiles to the last byte, frontiers in all but their seconds; of latencies, which are measured, the set
+journals, epochs), the command is killed a random fraction of a second behind each of them and started again, to the end. The result
+has to be the same: profiles, artifacts and trained weights to the last byte, frontiers in all but their seconds; of latencies, which are measured, the set
 of steps, and those that were finished before a kill in the values that they had. Units that are recorded twice are
 counted; those under way at a kill are lost besides, at most one for each worker (16 for pairs of clado).
 """
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from against_peers import machine_folder
+from safetensors import safe_open
 
 from bitplan.atomic_file import write_atomically
 from bitplan.errors import FileFormatError
@@ -56,14 +57,18 @@ class Scenario:
     in_flight: int = 1
 
 
-PROFILE, FRONTIER = ("profile", "-o", "out"), "frontier"
+PROFILE, FRONTIER, FINETUNE = ("profile", "-o", "out"), "frontier", "realise --finetune"
+TRAINING = ("--finetune", "30epochs", "--finetune-option", "patience=0")
 SCENARIOS = (
     Scenario("profile", PROFILE),
     Scenario("profile gram", (*PROFILE, "--loss-profile", "gram")),
     Scenario("profile --jobs 2", (*PROFILE, "--jobs", "2"), 2),
     Scenario("profile clado --jobs 2", (*PROFILE, "--loss-profile", "clado", "--jobs", "2"), 2 * BLOCK),
     Scenario(FRONTIER, ("frontier", "stored", "--points", "12", "--time-limit", "600")),
+    Scenario(FINETUNE, ("realise", "stored/policy.json", *TRAINING, "-o", "out")),
 )
+PREPARED = {FRONTIER: ("profile",), FINETUNE: ("--budget", "60kB", "--dry-run")}
+"""What leaves in `stored` that a scenario begins with."""
 
 
 @dataclass
@@ -91,7 +96,8 @@ class Run:
 
     def look(self) -> int:
         """The work units that are kept now. A file that has become shorter was started anew: what it had counts again."""
-        for path in [*self.folder.rglob("*.journal"), *(self.folder / "cache").rglob("*.arrow")]:
+        journals, checkpoints = self.folder.rglob("*.journal"), self.folder.glob("out/finetune.safetensors")
+        for path in [*journals, *checkpoints, *(self.folder / "cache").rglob("*.arrow")]:
             try:
                 self._follow(path)
             except FileNotFoundError:  # finished, or replaced, between listing and reading
@@ -107,6 +113,8 @@ class Run:
         for file in self.folder.glob("kept-*"):
             if self._changed(file):
                 self._count(file, max(file.read_bytes().count(b"\n") - 1, 0))
+        if path.suffix == ".safetensors" and self._changed(path):
+            self._count(path, epochs_of(path))
         if path.suffix == ".arrow" and self._changed(path):
             try:
                 self._steps = DeviceProfile.load(path).entries
@@ -155,8 +163,16 @@ class Run:
         return process.returncode == -signal.SIGKILL
 
 
+def epochs_of(checkpoint: Path) -> int:
+    """Finished epochs of a training."""
+    with safe_open(checkpoint, "np") as file:
+        return len(json.loads(file.metadata()["state"])["history"]) - 1
+
+
 def result(folder: Path, scenario: Scenario) -> Any:
     """What has to be the same."""
+    if scenario.name == FINETUNE:
+        return [(folder / "out" / name).read_bytes() for name in ("network.bitplan", "trained.safetensors")]
     if scenario.name == FRONTIER:
         frontier = read_frontier(folder / "stored" / "frontier.arrow")
         return [{key: value for key, value in row.items() if key != "seconds"} for row in summary(frontier.points)]
@@ -202,10 +218,10 @@ def examined(scenario: Scenario, subject: Sequence[str], stored: Path | None, ki
         }
 
 
-def stored_profiles(subject: Sequence[str], folder: Path) -> Path:
-    """What frontiers are computed from."""
-    run = Run(folder, ["profile", "-o", "stored", *subject])
-    run.to_the_end()
+def stored(command: Sequence[str], subject: Sequence[str], place: Path) -> Path:
+    """The folder that a command leaves for a scenario to begin with."""
+    folder = Path(tempfile.mkdtemp(dir=place))
+    Run(folder, [*command, "-o", "stored", *subject]).to_the_end()
     return folder / "stored"
 
 
@@ -237,8 +253,10 @@ def main() -> None:
         for scenario in SCENARIOS:
             if scenario.name not in arguments.scenarios:
                 continue
-            given = (menu, stored_profiles(subject, Path(place))) if scenario.name == FRONTIER else (subject, None)
-            rows.append(examined(scenario, *given, arguments.kills, arguments.seed))
+            before = PREPARED.get(scenario.name)
+            begun = stored(before, subject, Path(place)) if before else None
+            own = {FRONTIER: menu, FINETUNE: SUBJECTS[arguments.network]}.get(scenario.name, subject)
+            rows.append(examined(scenario, own, begun, arguments.kills, arguments.seed))
             print(line(rows[-1]), flush=True)
     path = arguments.json or machine_folder() / f"kills-{arguments.network}.json"
     write_atomically(path, json.dumps(rows, indent=1).encode())
