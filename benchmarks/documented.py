@@ -142,6 +142,14 @@ ALLOCATION = (
 )
 BITS = "The same choice of bits per layer for all; ours has no more bytes than the other's."
 
+KILLED = (
+    text("scenario"),
+    text("units"),
+    text("kills"),
+    text("same_result", "same result"),
+    text("recorded_twice", "units recorded twice"),
+)
+
 TABLES: tuple[Shown, ...] = (
     Shown(
         "Uniform policies against one program",
@@ -351,13 +359,7 @@ TABLES: tuple[Shown, ...] = (
         "xeon-amx",
         ("kills-example-frontier.json",),
         "python benchmarks/kills.py --encodings int8 int4 int2 ternary binary apb --scenarios frontier",
-        (
-            text("scenario"),
-            text("units"),
-            text("kills"),
-            text("same_result", "same result"),
-            text("recorded_twice", "units recorded twice"),
-        ),
+        KILLED,
     ),
     Shown(
         "kill -9 of profiling pairs (clado), the embedded example",
@@ -365,13 +367,15 @@ TABLES: tuple[Shown, ...] = (
         ("kills-example-clado.json",),
         "python benchmarks/kills.py --encodings int8 int4 int2 ternary binary apb --loss-size 16 "
         "--scenarios 'profile clado --jobs 2'",
-        (
-            text("scenario"),
-            text("units"),
-            text("kills"),
-            text("same_result", "same result"),
-            text("recorded_twice", "units recorded twice"),
-        ),
+        KILLED,
+    ),
+    Shown(
+        "kill -9 of recovery and training, the embedded example",
+        "epyc-zen5",
+        ("kills-example-finetune.json",),
+        "python benchmarks/kills.py --encodings int8 int4 int2 ternary apb coded --loss-size 32 --scenarios 'realise --finetune'",
+        KILLED,
+        "Units are layers recovered and epochs; the artifact and the trained weights are the same to the last bit.",
     ),
 )
 
