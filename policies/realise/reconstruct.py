@@ -56,25 +56,28 @@ MATRICES = 8
 """Arrays as large as the covariance that are held at once."""
 
 FOLLOW = 0.75
-"""How far the target goes from the full-precision weights (0) to the least-squares ones (1)."""
+"""How far the target goes, as a rule, from the full-precision weights to the least-squares ones (decision 0012)."""
 
 
-def reconstruct(subject: Subject, layer: EncodedLayer) -> EncodedLayer:
+def reconstruct(subject: Subject, layer: EncodedLayer, follow: float = FOLLOW) -> EncodedLayer:
     """The layer with levels, scales and bias of small output error on the calibration images. Its size and the number of
-    kept weights stay the same; a float32 layer comes back itself, and one too wide for LARGEST is corrected alone."""
+    kept weights stay the same; a float32 layer comes back itself, and one too wide for LARGEST is corrected alone.
+    `follow`: how far the target goes from the full-precision weights (0) to the least-squares ones (1)."""
     if layer.variant == FLOAT32:
         return layer
     if 8 * MATRICES * layer.shape.groups * layer.shape.reduction**2 > LARGEST:
         return correct(subject, layer)
-    return correct(subject, rounded(subject.once(InputMoments.of), layer, subject.weight))
+    return correct(subject, rounded(subject.once(InputMoments.of), layer, subject.weight, follow))
 
 
-def rounded(moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32]) -> EncodedLayer:
+def rounded(
+    moments: InputMoments, layer: EncodedLayer, weight: NDArray[np.float32], follow: float = FOLLOW
+) -> EncodedLayer:
     """The layer with new levels and scales from its full-precision `weight` [out, in / groups, height, width]. No row's
     error variance (`InputMoments.error`) is above that of the layer as it came; where rows share something (the weights
     that are kept, the bytes of coded levels), not their sum."""
     encoding = encoding_of(layer.variant)
-    target, curvature = aim(moments, weight)
+    target, curvature = aim(moments, weight, follow)
     if isinstance(encoding, Pruned | PrunedFloat):
         return unless_worse(moments, layer, pruned(Problem(target, curvature, NO_GRID), layer))
     assert isinstance(encoding, LevelEncoding)
@@ -115,11 +118,11 @@ def unless_worse(moments: InputMoments, layer: EncodedLayer, new: EncodedLayer) 
     return new if after <= before else layer
 
 
-def aim(moments: InputMoments, weight: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+def aim(moments: InputMoments, weight: NDArray[np.float32], follow: float) -> tuple[Doubles, Doubles]:
     """The rows that levels are to come near to, and the curvature that says how much each error counts."""
     curvature = shrunk(moments)
     full = weight.reshape(moments.cross.shape).astype(np.float64)
-    return full + FOLLOW * missing(moments, curvature, full), curvature
+    return full + follow * missing(moments, curvature, full), curvature
 
 
 @dataclass(frozen=True)

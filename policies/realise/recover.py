@@ -26,6 +26,7 @@ from bitplan.recovery_names import (
     DEFAULT_TUNE_EPOCHS,
     EQUALISE,
     LAYER_STEPS,
+    RECONSTRUCT,
     STEPS,
     Gain,
     layer_steps,
@@ -38,6 +39,9 @@ HELD_BACK = 5
 
 ROUNDED = "rounded"
 """What comes before the first step."""
+
+OWN_WEIGHTS = f"{RECONSTRUCT} to own weights"
+"""What is tried where reconstruction is left out: it may have followed the errors of earlier layers too far."""
 
 Watch = Callable[[str, Realisation], None]
 """Called with a step and the best realisation so far."""
@@ -69,7 +73,7 @@ def recover(
     activation ranges are found by `method` (range_methods.py).
 
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
-    is left out. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
+    is left out; in the place of reconstruction, one to the layers' own weights is tried. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
     are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
     behind the last finished layer, block or epoch. `warm`: a trained network to begin with, as in `realise`; its ranges
     are completed by those that it lacks. `watch` is told what rounding and each step left as the best so far, and may end all
@@ -110,7 +114,9 @@ def recover(
             continue
         done = (*done, step)
         if step in LAYER_STEPS:
-            judge(step, job.layer_by_layer(source, done))
+            kept = judge(step, job.layer_by_layer(source, done))
+            if step == RECONSTRUCT and not kept:
+                judge(step, job.layer_by_layer(source, done, own_weights=True), OWN_WEIGHTS)
         elif step == BLOCKS:
             layers = learn_rounding(
                 source.simulator,
@@ -171,17 +177,18 @@ class Job:
         batch = default_batch(self.network)
         return Source(weights, simulator, calibrate(simulator, self.fitted, formats, batch=batch, method=self.method))
 
-    def layer_by_layer(self, source: Source, steps: Sequence[str]) -> Realisation:
-        """With those of `steps` that act on one layer; finished layers are recorded under all of them."""
+    def layer_by_layer(self, source: Source, steps: Sequence[str], *, own_weights: bool = False) -> Realisation:
+        """With those of `steps` that act on one layer; finished layers are recorded under all of them. `own_weights`: see
+        `recoveries`."""
         return realise(
             self.network,
             source.weights,
             self.fitted,
             self.variants,
             ranges=source.ranges,
-            recoveries=recoveries(layer_steps(steps)),
+            recoveries=recoveries(layer_steps(steps), own_weights=own_weights),
             warm=self.warm,
-            finished=LayerRecords(self.records, " ".join(steps)),
+            finished=LayerRecords(self.records, " ".join([*steps, OWN_WEIGHTS] if own_weights else steps)),
             progress=self.progress,
         )
 
@@ -202,11 +209,11 @@ class Judge:
         self.best = Realisation({}, {})
         """Of the calls so far."""
 
-    def __call__(self, step: str, found: Realisation) -> bool:
-        """Whether the loss fell; the first call counts as a fall."""
+    def __call__(self, step: str, found: Realisation, name: str = "") -> bool:
+        """Whether the loss fell; the first call counts as a fall. `name`: of what was done, where that is not the step's."""
         loss = held_back_distance(self.simulator, self.distance, found.layers, found.ranges, self.held_back, self.batch)
         kept = not self.gains or loss < min(gain.held_back_loss for gain in self.gains)
-        self.gains.append(Gain(step, loss, kept))
+        self.gains.append(Gain(name or step, loss, kept))
         if kept:
             self.best = found
         if self.watch:

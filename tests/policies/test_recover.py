@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -19,7 +20,7 @@ from bitplan.network import Conv2d, Input, Linear, Network, Node
 from bitplan.policies.realise import calibrate, correct, quantise, realise, reconstruct, recover
 from bitplan.policies.realise.moments import InputMoments
 from bitplan.policies.realise.rated import rated
-from bitplan.policies.realise.reconstruct import rounded
+from bitplan.policies.realise.reconstruct import aim, rounded
 from bitplan.policies.realise.rounding import Problem, descend, error_feedback, spreading
 from bitplan.policies.realise.trainable import Trainable
 from bitplan.recovery_names import STEPS, steps_named
@@ -354,6 +355,28 @@ class TestRecover:
         for name, layer in whole.realisation.layers.items():
             for field in ("levels", "scale", "bias"):
                 assert np.array_equal(getattr(again.realisation.layers[name], field), getattr(layer, field))
+
+    @pytest.mark.parametrize(("losses", "best"), [((4, 3, 3.5, 2), 3), ((4, 3, 3.5, 3.2), 1), ((4, 3, 2), 2)])
+    def test_reconstruction_to_own_weights_is_tried_where_the_first_is_left_out(self, small, monkeypatch, losses, best):
+        judged, left = [], iter(losses)
+
+        def distance(simulator, distance, layers, *_):
+            judged.append(layers)
+            return float(next(left))
+
+        monkeypatch.setattr(sys.modules["bitplan.policies.realise.recover"], "held_back_distance", distance)
+        found = recover(small.network, small.weights, small.images, uniform(small, INT2), ("correct", "reconstruct"))
+        names = ["rounded", "correct", "reconstruct", "reconstruct to own weights"][: len(losses)]
+        assert [gain.step for gain in found.gains] == names
+        assert found.realisation.layers is judged[best]
+        if len(losses) == 4:
+            levels = [np.concatenate([layer.levels.ravel() for layer in layers.values()]) for layers in judged]
+            assert not np.array_equal(levels[2], levels[3])
+
+    def test_reconstruction_to_own_weights_aims_at_them(self, small, simulator, ranges):
+        subject = subject_of(small.network, simulator, small.images, ranges, "project", INT2)
+        target, _ = aim(InputMoments.of(subject), subject.weight, 0.0)
+        np.testing.assert_array_equal(target.ravel(), subject.weight.astype(np.float64).ravel())
 
     def test_too_few_images_to_hold_one_back_are_all_used(self, small):
         found = recover(small.network, small.weights, small.images[:3], uniform(small, INT2), STEPS)
