@@ -36,10 +36,10 @@ from bitplan.policies.policy import Policy
 from bitplan.policies.realise import realise
 from bitplan.policies.realise.steps import recoveries
 from bitplan.profiles.estimators import ESTIMATORS
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.measure_loss import measure
 from bitplan.profiles.metrics import divergence, log_probabilities
-from bitplan.profiles.temperature import fitting_temperature
 from bitplan.recovery_names import PRESETS, layer_steps
 from bitplan.simulate import Simulator
 from bitplan.targets import Targets
@@ -48,8 +48,8 @@ from bitplan.variant import FLOAT32, Variant
 
 BITS = (1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
 BASE = "separable"
-POLISHED = {BASE: 1.0, "tempered": None}
-"""What is polished where asked for, and the temperature of the loss that is measured then; None: what the outputs ask for."""
+POLISHED = {BASE: 1.0, "tempered": TEMPERATURE}
+"""What is polished where asked for, and the temperature of the loss that is measured then."""
 LEFT_OUT = ("clado",)
 """Not run unless asked for: it takes hours on all but the smallest networks."""
 TIME_LIMIT = 10.0
@@ -113,14 +113,9 @@ class Bench:
     def planned(self, profile: LossProfile, bits: float) -> Policy:
         return plan(self.case.network, profile, None, self.budget(bits), self.menu, time_limit=TIME_LIMIT)
 
-    def polished(
-        self, profile: LossProfile, bits: float, evaluations: int, temperature: float | None
-    ) -> tuple[Policy, int]:
+    def polished(self, profile: LossProfile, bits: float, evaluations: int, temperature: float) -> tuple[Policy, int]:
         """The plan of a profile after swaps, with so many policies measured at most; and how many were."""
         network, images, steps = self.case.network, self.case.loss_images, layer_steps(PRESETS[self.recovery])
-        if temperature is None:
-            full = simulated(self.simulator, images, self.case.batch)
-            temperature = fitting_temperature(network, "kl", {network.outputs[0]: full})
         found = polish(
             network,
             self.planned(profile, bits),

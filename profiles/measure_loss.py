@@ -41,7 +41,6 @@ CODE = {
         "measure_loss.py",
         "metrics.py",
         "quadratic.py",
-        "temperature.py",
     ),
     "bitplan.profiles.estimators": (),
 }

@@ -36,7 +36,7 @@ ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
     for estimator in (
         Estimator("separable", "separable", "the loss of every choice alone", in_metric=True),
-        Estimator("tempered", "tempered", "the same from outputs softened where they are too certain"),
+        Estimator("tempered", "tempered", "the same from softened outputs"),
         Estimator("gram", "gram", "the same, and how the changes of outputs that choices cause add up"),
         Estimator("clado", "clado", "the same, and the loss of every pair of choices that can matter", in_metric=True),
         Estimator("hessian-trace", "hessian_trace", "mean curvature of each layer times its squared error"),

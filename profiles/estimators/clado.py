@@ -27,6 +27,7 @@ from bitplan.policies.realise.front import Front, slices, take
 from bitplan.profiles.estimators.cost import shares_left, walk_cost
 from bitplan.profiles.estimators.gram import correlated, observation
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Choice, Job, LossWalk, Place, Progress, Walk, choice_name
 from bitplan.profiles.metrics import METRICS, Increase, increase
@@ -61,7 +62,7 @@ class Clado:
             return self._measured(job, journal, progress, crew)
 
     def _measured(self, job: Job, journal: Journal | None, progress: Progress | None, workers: Workers) -> Measured:
-        singles = LossWalk(job, partial(observation, job, None, 1.0), journal, progress, workers)
+        singles = LossWalk(job, partial(observation, job, TEMPERATURE, 1.0), journal, progress, workers)
         rows = singles.run()
         increases = {choice: found[:, 0] for choice, found in rows.items()}
         losses = np.array([v.mean(dtype=np.float64) for v in increases.values()])

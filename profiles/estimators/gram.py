@@ -24,10 +24,10 @@ from bitplan.profiles.estimators.cost import walk_cost
 from bitplan.profiles.estimators.method import Cost, Matrix, Measured
 from bitplan.profiles.estimators.separable import loss_alone
 from bitplan.profiles.estimators.sketch import output_change
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Observation, Progress
 from bitplan.profiles.metrics import METRICS, Outputs
-from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
 Vectors = NDArray[np.float32]
@@ -37,8 +37,7 @@ Vectors = NDArray[np.float32]
 class Gram:
     """Costs what `separable` costs. Pairs need no labels; single losses only where the metric is task."""
 
-    temperature: float | None = None
-    """None: what the outputs ask for (temperature.py)."""
+    temperature: float = TEMPERATURE
     metrics: tuple[str, ...] = METRICS
     incremental: bool = False
 
@@ -56,11 +55,8 @@ class Gram:
         return Measured(increases, pairs, errors, semidefinite=True)
 
 
-def observation(job: Job, temperature: float | None, loss_temperature: float | None, full: Outputs) -> Observation:
-    """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature, None being what
-    the outputs ask for."""
-    if temperature is None:  # of the Fisher matrix, which the task loss has too
-        temperature = fitting_temperature(job.network, "kl", full)
+def observation(job: Job, temperature: float, loss_temperature: float, full: Outputs) -> Observation:
+    """Of each image the loss increase, then the vector of the change of its outputs; each at its temperature."""
     loss = loss_alone(job, loss_temperature, full)
     change = output_change(job.network, job.metric, full, temperature)
     return lambda changed, part: np.column_stack([loss(changed, part), change(changed, part)])

@@ -14,7 +14,6 @@ from bitplan.profiles.estimators.method import Cost, Measured
 from bitplan.profiles.journal import Journal
 from bitplan.profiles.loss_walk import Job, LossWalk, Progress
 from bitplan.profiles.metrics import METRICS, Increase, Outputs, increase
-from bitplan.profiles.temperature import fitting_temperature
 from bitplan.profiles.workers import HERE, Workers
 
 
@@ -22,8 +21,7 @@ from bitplan.profiles.workers import HERE, Workers
 class Separable:
     """Exact for a single change; says nothing of how changes add up. Works without labels for every metric but task."""
 
-    temperature: float | None = 1.0
-    """None: what the outputs ask for (temperature.py)."""
+    temperature: float = 1.0
     metrics: tuple[str, ...] = METRICS
     incremental: bool = True
 
@@ -37,10 +35,8 @@ class Separable:
         return Measured({choice: rows[:, 0] for choice, rows in found.items()})
 
 
-def loss_alone(job: Job, temperature: float | None, full: Outputs) -> Increase:
-    """The loss increase of each image, at a temperature or at what the outputs ask for."""
-    if temperature is None:
-        temperature = fitting_temperature(job.network, job.metric, full)
+def loss_alone(job: Job, temperature: float, full: Outputs) -> Increase:
+    """The loss increase of each image, at a temperature."""
     return increase(job.network, job.metric, full, job.labels, temperature)
 
 

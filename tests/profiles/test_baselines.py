@@ -10,8 +10,8 @@ import pytest
 from bitplan.policies.realise.front import peak_bytes
 from bitplan.profiles.estimators.hessian_trace import HessianTrace
 from bitplan.profiles.estimators.orthogonality import Orthogonality, kernels, pseudo_importances
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.metrics import log_probabilities
-from bitplan.profiles.temperature import fitting_temperature
 from bitplan.simulate import Simulator
 from bitplan.variant import Variant
 
@@ -23,14 +23,13 @@ INT8, INT3, INT2, BINARY = (Variant(name) for name in ("int8", "int3", "int2", "
 class TestTempered:
     def test_it_is_the_divergence_of_softened_outputs(self, small, profiles, logits):
         full = logits(small, {})
-        temperature = fitting_temperature(small.network, "kl", {"classifier": full})
 
         def soft(x):
-            p = np.exp(x.astype(np.float64) / temperature)
+            p = np.exp(x.astype(np.float64) / TEMPERATURE)
             return p / p.sum(1, keepdims=True)
 
         before, after = soft(full), soft(logits(small, {"project": BINARY}))
-        expected = temperature**2 * (before * np.log(before / after)).sum(1)
+        expected = TEMPERATURE**2 * (before * np.log(before / after)).sum(1)
         found = profiles["tempered"].per_image("project", BINARY)
         np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-6)
 

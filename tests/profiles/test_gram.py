@@ -9,8 +9,8 @@ import pytest
 
 from bitplan.profiles.estimators.gram import correlated
 from bitplan.profiles.estimators.sketch import DIMENSIONS, output_change
+from bitplan.profiles.estimators.tempered import TEMPERATURE
 from bitplan.profiles.metrics import divergence, increase, log_probabilities
-from bitplan.profiles.temperature import fitting_temperature
 from bitplan.variant import Variant
 
 pytest.importorskip("torch")
@@ -28,7 +28,7 @@ class TestGram:
         full = logits(small, {}).astype(np.float64)
         choices = [(layer, variant) for layer in ("stem", "project", "classifier") for variant in (INT3, BINARY)]
         changes = {choice: logits(small, dict([choice])).astype(np.float64) - full for choice in choices}
-        p = np.exp(full / fitting_temperature(small.network, "kl", {"classifier": full}))
+        p = np.exp(full / TEMPERATURE)
         p /= p.sum(1, keepdims=True)
 
         def product(a, b):

@@ -1,0 +1,1 @@
+../../bitplan/recovery_journals.py
