@@ -115,7 +115,6 @@ def finetuned(
     if found.set_aside:
         reporter.warn(f"the checkpoint of another training was in the way; it is kept as {found.set_aside}")
     reporter.say(outcome_of(found, settings))
-    forget_recovery(trained, policy, config, warm)
     artifact = packed(trained, policy, found.realisation, config)
     save_trained(
         config.output / TRAINED,
@@ -123,6 +122,7 @@ def finetuned(
         origin(trained, policy, artifact),
     )
     carried = measured(trained, policy, artifact, config, reporter, device, NAME)
+    forget_recovery(trained, policy, config, warm)
     outcome = replace(carried.outcome, recovery=before.outcome.recovery)
     carried = replace(carried, outcome=outcome, realisation=found.realisation)
     training = {

@@ -20,7 +20,7 @@ from bitplan.profiles.measure_policy import START_UP, Expect, TimedArtifact, mea
 from bitplan.progress import Reporter
 from bitplan.progress.passes import in_passes
 from bitplan.recovery_journals import journal_path, recovery_journal
-from bitplan.recovery_names import LAYER_STEPS, TUNE, Gain
+from bitplan.recovery_names import LAYER_STEPS, RECONSTRUCT, TUNE, Gain
 from bitplan.result import MeasuredLatency, Outcome
 from bitplan.trained import Trained
 from bitplan.user_code import import_function
@@ -86,7 +86,7 @@ def recovered(
             tune_epochs=config.tune_epochs,
             warm=warm,
             records=journal,
-            progress=in_passes(report, 1 + len(steps)),
+            progress=in_passes(report, 1 + len(steps) + (RECONSTRUCT in steps)),
             watch=watch,
         )
     if found.gains:

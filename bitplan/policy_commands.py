@@ -9,6 +9,7 @@ from bitplan.errors import FileFormatError, UsageError
 from bitplan.kernels import Runtime
 from bitplan.policies.policy_file import policy_hash, read_policy, validate_against
 from bitplan.progress import Reporter
+from bitplan.recovery_journals import forget_recovery
 from bitplan.workflow import ARTIFACT, CONFIG
 
 
@@ -41,7 +42,9 @@ def artifact_of_policy(path: Path, reporter: Reporter) -> bytes | None:
         reporter.warn(f"it is not fine-tuned here; for that: optimize realise {path} --config {configuration}")
     trained = load_trained(config, reporter)
     policy = validate_against(policy, trained.network)
-    return packed(trained, policy, recovered(trained, policy, config, reporter).realisation, config)
+    found = recovered(trained, policy, config, reporter)
+    forget_recovery(trained, policy, config)
+    return packed(trained, policy, found.realisation, config)
 
 
 def _carries_out(artifact: Path, policy: bytes) -> bool:

@@ -45,8 +45,8 @@ def recovery_journal(path: Path, *, keep: bool) -> Iterator[Journal | None]:
         return
     with journal:
         yield journal
-    if not keep:
-        path.unlink(missing_ok=True)
+        if not keep:
+            path.unlink(missing_ok=True)
 
 
 def forget_recovery(trained: Trained, policy: Policy, config: Config, warm: WarmStart | None = None) -> None:
@@ -70,7 +70,7 @@ def recovery_key(trained: Trained, policy: Policy, config: Config, warm: WarmSta
 
 def _remove_old(folder: Path) -> None:
     oldest = time.time() - 86_400 * KEPT_DAYS
-    for path in folder.glob("*.journal"):
+    for path in folder.glob("*.journal*"):  # locks of killed processes too
         with suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()

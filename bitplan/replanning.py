@@ -16,7 +16,7 @@ from bitplan.earlier_run import Earlier, read_earlier
 from bitplan.errors import UsageError
 from bitplan.finetuning import TRAINED, check_finetune, finetuned, origin, training_images
 from bitplan.kept_profiles import keep_loss_profile
-from bitplan.measured import CarriedOut, measured, packed, recovered, with_predictions
+from bitplan.measured import CarriedOut, measured, packed, recovered, tell_idle_options, with_predictions
 from bitplan.moved_bytes import moved_layers, moved_table
 from bitplan.optimizer.build_problem import full_precision_limit
 from bitplan.optimizer.plan import plan
@@ -55,11 +55,12 @@ def replan(folder: Path, config: Config, reporter: Reporter) -> Result:
         raise UsageError(f"{EQUALISE} changes full-precision weights before training; leave it out of --recovery")
     check_output(config.output)
     check_finetune(config)
+    tell_idle_options(config, reporter)
     trained = load_trained(config, reporter)
-    if config.finetune:
-        training_images(trained, config, reporter)  # what is wrong with them is found now
     start = earlier.start(trained, config)
     trained = replace(trained, menu=with_own(trained.menu, earlier.policy))
+    if config.finetune:
+        training_images(trained, config, reporter)  # what is wrong with them is found now
     return Replanning(earlier, trained, targets, config, reporter).run(start)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bitplan.atomic_file import write_atomically
@@ -26,6 +26,7 @@ from bitplan.profiles.device import DeviceProfile
 from bitplan.profiles.loss import LossProfile
 from bitplan.profiles.metrics import is_classifier
 from bitplan.progress import Reporter
+from bitplan.recovery_journals import forget_recovery
 from bitplan.result import MET, MISSED, PLANNED, Outcome, Result, targets_json
 from bitplan.stages import Stages, stages_of
 from bitplan.targets import Targets, format_bytes
@@ -62,6 +63,8 @@ class Job:
     loss: LossProfile
     targets: Targets
     reporter: Reporter
+    tried: list[Policy] = field(default_factory=list)
+    """The policies that were carried out."""
 
     def plan(self, targets: Targets) -> Policy:
         """The best policy under `targets`. Raises InfeasibleError with what can be reached instead."""
@@ -94,6 +97,7 @@ class Job:
         return polished(self.trained, policy, self.loss, self.device, targets, self.config, self.reporter)
 
     def carry_out(self, policy: Policy, name: str = "our plan") -> CarriedOut:
+        self.tried.append(policy)
         return self.stages.carry_out(self.trained, policy, self.config, self.reporter, self.device, name)
 
     def uniform(self, variant: Variant) -> Policy:
@@ -124,9 +128,9 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
     trained = stages.load(config, reporter)
     if config.finetune:
         training_images(trained, config, reporter)  # what is wrong with them is found now
-        if config.targets.max_drop is not None:
+        if config.targets.max_drop is not None and inferred_objective(config.targets).objective != "loss":
             reporter.say(
-                "--max-drop chooses the plan by what recovery alone loses; training then adds to what is allowed"
+                "--max-drop chooses the plan by what recovery alone loses; what training wins back comes on top"
             )
     if config.targets.max_drop is not None and not (config.metric or is_classifier(stages.outputs(trained))):
         raise UsageError("--max-drop: this network is no classifier; say with --metric how good its outputs are")
@@ -151,6 +155,9 @@ def optimise(config: Config, reporter: Reporter, *, dry_run: bool = False) -> Re
         best = plan_and_measure(job, job.targets)
     result, artifact = judged_and_trained(job.targets, trained, best, config, reporter, device)
     comparison = compare(job)  # behind the writing: the plan is kept whatever happens here
+    if config.finetune:
+        for policy in job.tried:  # those that were not trained, too
+            forget_recovery(trained, policy, config)
     if not comparison:
         return result
     return write(config, trained.network, replace(result, comparison=[*comparison, *result.comparison]), artifact)

@@ -22,6 +22,7 @@ from bitplan.measured import recovered
 from bitplan.optimizer.study import Watch
 from bitplan.policies.policy import Policy
 from bitplan.policies.realise.finetune import checked, finetune, parse_settings
+from bitplan.policies.realise.finetune.train import TRAINED_BY
 from bitplan.profiles.metrics import effective_metric, increase
 from bitplan.progress import Reporter
 from bitplan.recovery_journals import forget_recovery, recovery_key
@@ -74,13 +75,13 @@ class HeldBackLosses:
 
         try:
             result = recovered(fitted, policy, config, reporter, watch=after).realisation
+            if config.finetune:
+                after("finetune", self._trained_on(fitted, policy, result, config, reporter, key))
         except Exception:  # pruned, as a rule: nobody goes on from there
             forget_recovery(fitted, policy, config)
             raise
-        if config.finetune:
-            after("finetune", self._trained_on(fitted, policy, result, config, reporter, key))
-            forget_recovery(fitted, policy, config)
-        elif not found:
+        forget_recovery(fitted, policy, config)
+        if not found:
             after("result", result)
         text = io.BytesIO()
         np.savez(text, **found)  # type: ignore[arg-type]
@@ -94,7 +95,7 @@ class HeldBackLosses:
 
     def key(self, fitted: Trained, policy: Policy, config: Config) -> str:
         """All that the losses of a policy depend on."""
-        training = [config.finetune, *sorted(config.finetune_options), config.train_data, _loss(config)[1]]
+        training = [TRAINED_BY, config.finetune, *sorted(config.finetune_options), config.train_data, _loss(config)[1]]
         parts = [recovery_key(fitted, policy, config), config.loss_metric, config.seed]
         if config.finetune:
             parts += [*training, config.finetune_time]

@@ -240,7 +240,8 @@ py::array_t<std::int8_t> decoded_levels(const py::bytes& data, std::size_t rows,
 // Two-bit codes (level + 1, four in a byte, the first one lowest) of an xor layer: uint8 [(count + 3) / 4].
 py::array_t<std::uint8_t> decoded_xor(const py::bytes& data, std::size_t count, std::size_t rate) {
   const std::string_view view = data;
-  if (count == 0 || rate == 0 || rate > kMaxXorRate) throw FormatError("an xor code needs weights and a rate of 1 to 96");
+  if (count == 0 || count > UINT32_MAX || rate == 0 || rate > kMaxXorRate)
+    throw FormatError("an xor code needs weights, fewer than 2^32, and a rate of 1 to 96");
   if (view.size() != kXorHeaderBytes + xor_code_bytes(count, rate))
     throw FormatError("an xor code of another length than its weights and its rate ask for");
   py::array_t<std::uint8_t> codes(std::ptrdiff_t((count + 3) / 4));

@@ -113,10 +113,12 @@ def recover(
                 source, done = other, (EQUALISE,)
             continue
         done = (*done, step)
-        if step in LAYER_STEPS:
-            kept = judge(step, job.layer_by_layer(source, done))
-            if step == RECONSTRUCT and not kept:
-                judge(step, job.layer_by_layer(source, done, own_weights=True), OWN_WEIGHTS)
+        if step == RECONSTRUCT:
+            if not judge(step, job.layer_by_layer(source, done), told=False):
+                judge(step, job.layer_by_layer(source, done, own_weights=True), OWN_WEIGHTS, told=False)
+            judge.tell(step)
+        elif step in LAYER_STEPS:
+            judge(step, job.layer_by_layer(source, done))
         elif step == BLOCKS:
             layers = learn_rounding(
                 source.simulator,
@@ -209,16 +211,22 @@ class Judge:
         self.best = Realisation({}, {})
         """Of the calls so far."""
 
-    def __call__(self, step: str, found: Realisation, name: str = "") -> bool:
-        """Whether the loss fell; the first call counts as a fall. `name`: of what was done, where that is not the step's."""
+    def __call__(self, step: str, found: Realisation, name: str = "", *, told: bool = True) -> bool:
+        """Whether the loss fell; the first call counts as a fall. `name`: of what was done, where that is not the step's;
+        `told`: whether the step is over."""
         loss = held_back_distance(self.simulator, self.distance, found.layers, found.ranges, self.held_back, self.batch)
         kept = not self.gains or loss < min(gain.held_back_loss for gain in self.gains)
         self.gains.append(Gain(name or step, loss, kept))
         if kept:
             self.best = found
+        if told:
+            self.tell(step)
+        return kept
+
+    def tell(self, step: str) -> None:
+        """That a step is over."""
         if self.watch:
             self.watch(step, self.best)
-        return kept
 
 
 def split(images: Images) -> tuple[Images, Images | None]:

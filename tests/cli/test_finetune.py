@@ -153,3 +153,5 @@ def test_a_drop_that_is_allowed_holds_before_training_and_that_is_told(tiny: Com
     called = tiny("--max-drop", "50%", *options)
     assert called.code in (0, 4), called.err
     assert "--max-drop chooses the plan by what recovery alone loses" in called.err
+    called = tiny("--max-drop", "50%", "--budget", "3kB", "--target-latency", "1s", *options)
+    assert "--max-drop chooses" not in called.err

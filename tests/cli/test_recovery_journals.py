@@ -46,18 +46,30 @@ def test_recovery_is_not_repeated_where_training_was_interrupted(
     assert not list((cache / "recovery").glob("*"))
 
 
+def test_a_training_leaves_no_journal_of_what_it_was_compared_with(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITPLAN_CACHE", str(tmp_path))
+    options = ("--budget", "3kB", "--encodings", "int8,int4", "--compare", "int8", "--link-policies", "0")
+    training = ("--finetune", "1epochs", "--finetune-option", "batch=8")
+    subject = ("--model", "tiny_network:build", "--data", "data.npz")
+    assert command(*subject, *options, *training, "-o", "out").code in (0, 4)
+    assert not list((tmp_path / "recovery").glob("*"))
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_journal_is_removed_at_the_end_unless_a_training_follows_and_when_it_is_old(
     tmp_path: Path, keep: bool
 ) -> None:
-    old, path = tmp_path / "old.journal", tmp_path / "new.journal"
-    old.write_text("x")
+    path, old = tmp_path / "new.journal", [tmp_path / "old.journal", tmp_path / "killed.journal.lock"]
     long_ago = time.time() - 86_400 * (KEPT_DAYS + 1)
-    os.utime(old, (long_ago, long_ago))
+    for file in old:
+        file.write_text("x")
+        os.utime(file, (long_ago, long_ago))
     with recovery_journal(path, keep=keep) as journal:
         assert journal is not None
     assert path.exists() == keep
-    assert not old.exists()
+    assert not any(file.exists() for file in old)
 
 
 def test_an_interrupted_recovery_keeps_its_journal(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_any_code_is_decoded_as_its_registers_say(count: int, rate: int, seed: i
         (bytes([0, 20, 0]), 4, 16, "length"),
         (bytes([0, 20, 0, 0, 0]), 4, 16, "length"),
         (bytes([0, 20, 0, 0]), 0, 16, "weights"),
+        (bytes([0, 20, 0]), 2**64 - 1, 64, "weights"),
         (bytes([0, 20, 0, 0]), 4, 97, "rate"),
     ],
 )

@@ -358,17 +358,27 @@ class TestRecover:
 
     @pytest.mark.parametrize(("losses", "best"), [((4, 3, 3.5, 2), 3), ((4, 3, 3.5, 3.2), 1), ((4, 3, 2), 2)])
     def test_reconstruction_to_own_weights_is_tried_where_the_first_is_left_out(self, small, monkeypatch, losses, best):
-        judged, left = [], iter(losses)
+        judged, left, told, records = [], iter(losses), [], Killed(10**6)
 
         def distance(simulator, distance, layers, *_):
             judged.append(layers)
             return float(next(left))
 
         monkeypatch.setattr(sys.modules["bitplan.policies.realise.recover"], "held_back_distance", distance)
-        found = recover(small.network, small.weights, small.images, uniform(small, INT2), ("correct", "reconstruct"))
+        found = recover(
+            small.network,
+            small.weights,
+            small.images,
+            uniform(small, INT2),
+            ("correct", "reconstruct"),
+            records=records,
+            watch=lambda step, best: told.append((step, best.layers)),
+        )
         names = ["rounded", "correct", "reconstruct", "reconstruct to own weights"][: len(losses)]
         assert [gain.step for gain in found.gains] == names
         assert found.realisation.layers is judged[best]
+        assert [step for step, _ in told] == ["rounded", "correct", "reconstruct"]
+        assert told[-1][1] is judged[best]
         if len(losses) == 4:
             levels = [np.concatenate([layer.levels.ravel() for layer in layers.values()]) for layers in judged]
             assert not np.array_equal(levels[2], levels[3])
