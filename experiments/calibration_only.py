@@ -39,7 +39,7 @@ def run(case: str, folder: Path, extra: Sequence[str]) -> dict[str, Any]:
     result = main_job(command, log=folder / f"{case}.log")
     return {
         "case": case,
-        "command": " ".join([*command, "--json"]),
+        "command": " ".join([*command, "--json"]).replace(str(ROOT), "."),
         **figures_of_result(result),
         "images": result["accuracy"]["images"],
         "seconds": time.monotonic() - begin,
