@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def series() -> dict[str, Points]:
         found.setdefault("planned, calibration only", []).append((size, before))
         found.setdefault("planned, fine-tuned", []).append((size, row["accuracy"]))
     for row in rows("finetune_rules.json"):
-        variant = row["title"].split(" learning_rate")[0].replace(":kept=fit", "")
+        variant = re.sub(r":(kept|bits)=\S+| (learning_rate|zeros)=\S+", "", row["title"])
         size = row["file_bytes"]
         found.setdefault("uniform, calibration only", []).append((size, row["recovered"]["accuracy"]))
         found.setdefault(f"{variant}, {row['epochs']} epochs", []).append((size, row["trained"]["accuracy"]))
@@ -63,7 +64,7 @@ def main() -> None:
     full = 100 * rows("finetune_resnet20.json")[-1]["full_precision"]
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for number, (name, points) in enumerate(series().items()):
-        line = "-" if name.startswith("planned") else "none"
+        line = "-" if len(points) > 1 and not name.startswith("uniform") else "none"
         marker = "o" if number < COLOURS else "s"
         axes.plot(*zip(*points, strict=True), marker=marker, linestyle=line, label=name)
     axes.axhline(full, color="black", linewidth=1, label=f"full precision, {full:.2f} % ({FULL_BYTES / 1e3:,.0f} kB)")

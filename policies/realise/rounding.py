@@ -97,7 +97,7 @@ def spreading(curvature: Doubles) -> Doubles:
 
 def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> tuple[Doubles, Doubles]:
     """Cyclic coordinate descent on the levels with the closed-form scale after each sweep: no step raises any row's
-    error (or what the problem minimises beside it). Ends early once no level changes."""
+    error (or what the problem minimises beside it). Ends early once neither a level nor a scale changes."""
     groups, rows, columns = levels.shape
     levels = levels.copy()
     diagonal = np.einsum("gkk->gk", problem.curvature)
@@ -120,7 +120,7 @@ def descend(problem: Problem, levels: Doubles, scale: Doubles, sweeps: int) -> t
                 local += step[:, :, None] * problem.curvature[:, None, j, start:stop]
                 changed = True
             slope[:, :, stop:] += moves @ problem.curvature[:, start:stop, stop:]
-        scale = problem.fitted_scale(levels, scale)
-        if not changed:
+        before, scale = scale, problem.fitted_scale(levels, scale)
+        if not changed and np.array_equal(scale, before):
             break
     return levels, scale
