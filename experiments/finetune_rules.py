@@ -47,10 +47,13 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=published")),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=frozen")),
     ("ternary", ("ternary=ptq", "zeros=0.5", "weight_decay=0.0001")),
-    ("codedternary:bits=1", ("ternary=twn",)),
-    ("codedternary:bits=1", ("ternary=ptq",)),
-    ("codedternary:bits=1", ()),
+    *(
+        (f"codedternary:bits={bits}", options)
+        for bits in (1, 0.89, 0.69, 0.49)
+        for options in (("ternary=twn",), ("ternary=ptq",), ())
+    ),
 )
+"""The last are whole files of at most 1.1, 1.0, 0.8 and 0.6 bits per parameter."""
 COMMON = ("bf16=true", "patience=0")
 FOLDER = Path("build/finetune-rules")
 LOG = Path(__file__).with_suffix(".json")
