@@ -41,6 +41,7 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("int2@u2", ()),
     ("apb@u2:kept=fit", ()),
     ("apb4@u2:kept=fit", ()),
+    ("apb4@u2:kept=fit", ("apb_kept=count",)),
     ("ternary", ()),
     ("apb:kept=fit", ("apb_kept=count",)),
     ("apb:kept=fit", ("apb_kept=learned", "apb_alpha=exact")),
