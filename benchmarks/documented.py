@@ -286,6 +286,13 @@ TABLES: tuple[Shown, ...] = (
         RECOVERY,
     ),
     Shown(
+        "Recovery, ResNet-20, all steps",
+        "epyc-zen5",
+        ("2026-11-30-recovery-blocks.json",),
+        "python benchmarks/recovery.py resnet20 --policies int2,ternary --steps equalise,correct,reconstruct,blocks,tune",
+        RECOVERY,
+    ),
+    Shown(
         "Recovery, ResNet-20, 256 calibration images",
         "xeon-amx",
         ("2026-11-29-recovery-resnet20-256.json",),
@@ -326,6 +333,13 @@ TABLES: tuple[Shown, ...] = (
         ("2026-11-30-coding-vgg6.json",),
         "python benchmarks/coding.py vgg6/fc1 --parts entropy xor-signs networks",
         CODING,
+    ),
+    Shown(
+        "Ways to store sparse signs: registers, and decoding in C++",
+        "epyc-zen5",
+        ("2026-11-30-coding-xor.json",),
+        "python benchmarks/coding.py gaussian vgg6/fc1 --parts register xor-signs networks",
+        (*CODING, number("runtime_speed", "C++, million weights/s", ".0f")),
     ),
     Shown(
         "Entropy-coded levels",
