@@ -27,7 +27,7 @@ from bitplan.trained import Trained
 from bitplan.user_code import definition_of, import_function
 
 if TYPE_CHECKING:
-    from bitplan.policies.realise.finetune import Finetuned, Settings
+    from bitplan.policies.realise.finetune import Finetuned, Loss, Settings
     from bitplan.policies.realise.trained_file import Origin
     from bitplan.policies.realise.warm import WarmStart
 
@@ -73,7 +73,7 @@ def finetuned(
 ) -> FineTuned:
     """Trains the policy that `before` carried out, for `config.finetune` epochs at most; test images are measured at the
     end only. `warm` is an earlier training that it begins with. An interrupted training goes on where it was. Raises UsageError and DataError."""
-    from bitplan.policies.realise.finetune import Epoch, checked, finetune
+    from bitplan.policies.realise.finetune import Epoch, finetune
     from bitplan.policies.realise.trained_file import save_trained
     from bitplan.policies.realise.warm import WarmStart
 
@@ -83,10 +83,7 @@ def finetuned(
         reporter.warn(f"the fine-tuning option {option} changes nothing: no layer of the policy is {encodings}")
     assert before.realisation is not None  # hybrid networks are refused with --finetune
     start = before.realisation
-    loss, loss_name = None, ""
-    if config.loss:
-        function = import_function(config.loss, "loss")
-        loss, loss_name = checked(function, config.loss), definition_of(config.loss, function)
+    loss, loss_name = users_loss(config)
 
     def on_epoch(number: int, epoch: Epoch) -> None:
         loss_text = "start" if epoch.loss is None else f"epoch {number}/{config.finetune}: loss {epoch.loss:.4f}"
@@ -174,6 +171,17 @@ def outcome_of(found: Finetuned, settings: Settings) -> str:
     return (
         f"the best epoch was {best} of {epochs}{', with a last relative correction' if found.corrected else ''}{ended}"
     )
+
+
+def users_loss(config: Config) -> tuple[Loss | None, str]:
+    """The loss that `loss` names, and what tells its results from those of another one; nothing where distillation is
+    asked for. Raises UsageError."""
+    from bitplan.policies.realise.finetune import checked
+
+    if not config.loss:
+        return None, ""
+    function = import_function(config.loss, "loss")
+    return checked(function, config.loss), definition_of(config.loss, function)
 
 
 def origin(trained: Trained, policy: Policy, artifact: bytes) -> Origin:

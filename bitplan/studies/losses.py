@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from bitplan.atomic_file import write_atomically
 from bitplan.config import Config
 from bitplan.evaluate import outputs_of
-from bitplan.finetuning import training_images
+from bitplan.finetuning import training_images, users_loss
 from bitplan.measured import recovered
 from bitplan.optimizer.study import Watch
 from bitplan.policies.policy import Policy
-from bitplan.policies.realise.finetune import checked, finetune, parse_settings
+from bitplan.policies.realise.finetune import finetune, parse_settings
 from bitplan.policies.realise.finetune.train import TRAINED_BY
 from bitplan.profiles.metrics import effective_metric, increase
 from bitplan.progress import Reporter
@@ -29,7 +29,6 @@ from bitplan.recovery_journals import forget_recovery, recovery_key
 from bitplan.recovery_names import CORRECT, STEPS
 from bitplan.simulate import Simulator
 from bitplan.trained import Trained
-from bitplan.user_code import definition_of, import_function
 
 if TYPE_CHECKING:
     from bitplan.policies.realise import Realisation
@@ -95,7 +94,13 @@ class HeldBackLosses:
 
     def key(self, fitted: Trained, policy: Policy, config: Config) -> str:
         """All that the losses of a policy depend on."""
-        training = [TRAINED_BY, config.finetune, *sorted(config.finetune_options), config.train_data, _loss(config)[1]]
+        training = [
+            TRAINED_BY,
+            config.finetune,
+            *sorted(config.finetune_options),
+            config.train_data,
+            users_loss(config)[1],
+        ]
         parts = [recovery_key(fitted, policy, config), config.loss_metric, config.seed]
         if config.finetune:
             parts += [*training, config.finetune_time]
@@ -109,7 +114,7 @@ class HeldBackLosses:
         unseen = np.concatenate([fitted.data.test_x, self.test_images])
         images, labels = training_images(replace(fitted, data=replace(fitted.data, test_x=unseen)), config, reporter)
         checkpoint = self._path(key).with_suffix(".safetensors")
-        loss, loss_name = _loss(config)
+        loss, loss_name = users_loss(config)
         with reporter.stage("fine-tuning") as report:
             result = finetune(
                 fitted.network,
@@ -153,14 +158,6 @@ class HeldBackLosses:
                 return {stage: file[stage] for stage in STAGES if stage in file}
         except (OSError, ValueError, EOFError):
             return None
-
-
-def _loss(config: Config) -> tuple[Callable[..., Any] | None, str]:
-    """The user's loss, and what tells its results from those of another one."""
-    if not config.loss:
-        return None, ""
-    function = import_function(config.loss, "loss")
-    return checked(function, config.loss), definition_of(config.loss, function)
 
 
 def _last(losses: ByStage) -> str:

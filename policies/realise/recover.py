@@ -17,7 +17,7 @@ from bitplan.policies.realise.distil import Distance, held_back_distance
 from bitplan.policies.realise.equalise import equalised
 from bitplan.policies.realise.front import Images, count_images, default_batch
 from bitplan.policies.realise.pipeline import MEMORY, Progress, Realisation, code_formats, realise
-from bitplan.policies.realise.steps import recoveries
+from bitplan.policies.realise.steps import OWN_WEIGHTS, recoveries
 from bitplan.policies.realise.tune import tune
 from bitplan.policies.realise.warm import WarmStart
 from bitplan.recovery_names import (
@@ -39,9 +39,6 @@ HELD_BACK = 5
 
 ROUNDED = "rounded"
 """What comes before the first step."""
-
-OWN_WEIGHTS = f"{RECONSTRUCT} to own weights"
-"""What is tried where reconstruction is left out: it may have followed the errors of earlier layers too far."""
 
 Watch = Callable[[str, Realisation], None]
 """Called with a step and the best realisation so far."""
@@ -73,8 +70,8 @@ def recover(
     activation ranges are found by `method` (range_methods.py).
 
     All steps are fitted to four fifths of the images; the others judge them: a step that does not lower the loss there
-    is left out; in the place of reconstruction, one to the layers' own weights is tried. Fewer than HELD_BACK images are all fitted to, and the steps on the whole network, which need a judge,
-    are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
+    is left out; in the place of reconstruction, one to the layers' own weights is tried. Fewer than HELD_BACK images are
+    all fitted to, and the steps on the whole network, which need a judge, are left out. With every layer float32 the network stays bit-identical. With `records` an interrupted call goes on
     behind the last finished layer, block or epoch. `warm`: a trained network to begin with, as in `realise`; its ranges
     are completed by those that it lacks. `watch` is told what rounding and each step left as the best so far, and may end all
     by an exception. Raises as `realise`, and UsageError where weights of a trained network would be equalised.
@@ -104,6 +101,7 @@ def recover(
     judge = Judge(Simulator(network, weights), held_back, watch)
     source = job.source(weights)
     judge(ROUNDED, job.layer_by_layer(source, ()))
+    judge.tell(ROUNDED)
     done: tuple[str, ...] = ()
     for step in (step for step in STEPS if step in steps):
         if step == EQUALISE:
@@ -111,14 +109,13 @@ def recover(
             other = job.source(equalised(network, weights, fitted, quantised))
             if judge(EQUALISE, job.layer_by_layer(other, (EQUALISE,))):
                 source, done = other, (EQUALISE,)
-            continue
-        done = (*done, step)
-        if step == RECONSTRUCT:
-            if not judge(step, job.layer_by_layer(source, done), told=False):
-                judge(step, job.layer_by_layer(source, done, own_weights=True), OWN_WEIGHTS, told=False)
             judge.tell(step)
-        elif step in LAYER_STEPS:
-            judge(step, job.layer_by_layer(source, done))
+            continue
+        before, done = done, (*done, step)
+        if step in LAYER_STEPS:
+            kept = judge(step, job.layer_by_layer(source, done))
+            if step == RECONSTRUCT and not kept:
+                judge(OWN_WEIGHTS, job.layer_by_layer(source, (*before, OWN_WEIGHTS)))
         elif step == BLOCKS:
             layers = learn_rounding(
                 source.simulator,
@@ -144,6 +141,7 @@ def recover(
                 progress=report,
             )
             judge(step, Realisation(layers, source.ranges))
+        judge.tell(step)
     return Recovered(judge.best, tuple(judge.gains))
 
 
@@ -179,18 +177,17 @@ class Job:
         batch = default_batch(self.network)
         return Source(weights, simulator, calibrate(simulator, self.fitted, formats, batch=batch, method=self.method))
 
-    def layer_by_layer(self, source: Source, steps: Sequence[str], *, own_weights: bool = False) -> Realisation:
-        """With those of `steps` that act on one layer; finished layers are recorded under all of them. `own_weights`: see
-        `recoveries`."""
+    def layer_by_layer(self, source: Source, steps: Sequence[str]) -> Realisation:
+        """With those of `steps` that act on one layer; finished layers are recorded under all of them."""
         return realise(
             self.network,
             source.weights,
             self.fitted,
             self.variants,
             ranges=source.ranges,
-            recoveries=recoveries(layer_steps(steps), own_weights=own_weights),
+            recoveries=recoveries(step for step in steps if step != EQUALISE),
             warm=self.warm,
-            finished=LayerRecords(self.records, " ".join([*steps, OWN_WEIGHTS] if own_weights else steps)),
+            finished=LayerRecords(self.records, " ".join(steps)),
             progress=self.progress,
         )
 
@@ -211,16 +208,13 @@ class Judge:
         self.best = Realisation({}, {})
         """Of the calls so far."""
 
-    def __call__(self, step: str, found: Realisation, name: str = "", *, told: bool = True) -> bool:
-        """Whether the loss fell; the first call counts as a fall. `name`: of what was done, where that is not the step's;
-        `told`: whether the step is over."""
+    def __call__(self, name: str, found: Realisation) -> bool:
+        """Whether the loss fell; the first call counts as a fall. `name`: of what was done."""
         loss = held_back_distance(self.simulator, self.distance, found.layers, found.ranges, self.held_back, self.batch)
         kept = not self.gains or loss < min(gain.held_back_loss for gain in self.gains)
-        self.gains.append(Gain(name or step, loss, kept))
+        self.gains.append(Gain(name, loss, kept))
         if kept:
             self.best = found
-        if told:
-            self.tell(step)
         return kept
 
     def tell(self, step: str) -> None:

@@ -10,16 +10,18 @@ from bitplan.policies.realise.reconstruct import reconstruct
 from bitplan.policies.realise.subject import Recovery
 from bitplan.recovery_names import CORRECT, RECONSTRUCT
 
-BY_NAME: Mapping[str, Recovery] = {CORRECT: correct, RECONSTRUCT: reconstruct}
+OWN_WEIGHTS = f"{RECONSTRUCT} to own weights"
+"""Reconstruction that makes up for a layer's own rounding, not for the errors of the layers before it. It is tried where
+reconstruction is left out, which may have followed these too far."""
+
+BY_NAME: Mapping[str, Recovery] = {
+    CORRECT: correct,
+    RECONSTRUCT: reconstruct,
+    OWN_WEIGHTS: partial(reconstruct, follow=0.0),
+}
 """Each begins with the layer as the one before left it."""
 
 
-OWN_WEIGHTS: Recovery = partial(reconstruct, follow=0.0)
-"""Reconstruction that makes up for a layer's own rounding, not for the errors of the layers before it."""
-
-
-def recoveries(steps: Iterable[str], *, own_weights: bool = False) -> list[Recovery]:
-    """The functions of these steps (recovery_names.LAYER_STEPS); with `own_weights`, OWN_WEIGHTS in the place of
-    reconstruction."""
-    by_name = {**BY_NAME, RECONSTRUCT: OWN_WEIGHTS} if own_weights else BY_NAME
-    return [by_name[step] for step in steps]
+def recoveries(steps: Iterable[str]) -> list[Recovery]:
+    """The functions of these steps (recovery_names.LAYER_STEPS, or OWN_WEIGHTS)."""
+    return [BY_NAME[step] for step in steps]
